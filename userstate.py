@@ -1,0 +1,421 @@
+#!/usr/bin/env python3
+"""Tell the platform, from inside a machine, how its installation is getting on.
+
+    curl -fsS ADDRESS | python3 -I - running 1000 "installing packages"
+    userstate.send_user_state_event("running", 1000, "installing packages")
+"""
+import sys
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]  # a json.py that lies there must not run as root
+import atexit
+import os
+
+
+def leave(problem, status):
+    """End the process with a line."""
+    try:
+        os.write(2, f"userstate: {problem}\n".encode())
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    # Half a download may parse and do nothing: only the last line leaves without this.
+    atexit.register(leave, "incomplete download, nothing was sent", 1)
+try:
+    import email.utils
+    import getopt
+    import http.client
+    import json
+    import random
+    import re
+    import socket
+    import threading
+    import time
+    import urllib.parse
+except (ImportError, KeyboardInterrupt) as error:
+    if __name__ != "__main__":
+        raise
+    leave(str(error) or "interrupted", 1 if str(error) else 130)
+
+__version__ = "1.0"
+METADATA_URL = ("https://metadata.packet.net/metadata "
+                "https://metadata.platformequinix.com/metadata")
+STATES = "running", "succeeded", "failed"
+CODES = range(1000, 1100)
+PAUSES = 1, 2, 4, 8, 15  # seconds between tries; the last is repeated
+
+# How many more tries an answer is worth. Not listed: 3xx and 4xx none; all else, and
+# every fault of the network, as many as the deadline allows.
+FEW, ALWAYS = 3, 9**9
+EVENT_RETRIES = {400: FEW,  # the service's word also for a failure of its own upstream
+                 408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: 0, 505: 0}
+METADATA_RETRIES = {**EVENT_RETRIES, 404: FEW}  # 404: the machine is not known yet
+
+
+class UserStateError(Exception):
+    """Base of the errors below; its text is one printable line."""
+
+    status = 1
+
+    def __init__(self, text, retries=0, retry_after=0):
+        text = "".join(c if c.isprintable() else " " for c in text)
+        super().__init__(" ".join(text.split()))
+        self.retries, self.retry_after = retries, retry_after
+
+
+class EventError(UserStateError, ValueError):
+    """Invalid state, code, message or option: nothing was sent."""
+
+    status = 2
+
+
+class RefusedError(UserStateError):
+    """Refused or unusable: trying again will not help."""
+
+
+class DeadlineError(UserStateError):
+    """Gave up at the deadline: trying again later may help."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h
+
+
+def send_user_state_event(state, code, message, **options):
+    """Put an event on the timeline of this machine.
+
+    state is one of STATES, code an int in CODES, message any str. Options are those of
+    the command line, its environment and defaults: metadata_url, url (str), timeout,
+    deadline (seconds), dry_run, verbose (bool). Faults that pass are warnings of the
+    logger "userstate". Raises EventError, RefusedError, DeadlineError.
+    """
+    _send(_Call(**options), build_event(state, code, message))
+
+
+def build_event(state, code, message):
+    """Return the event as the dict that is sent as JSON; raise EventError."""
+    if state not in STATES:
+        raise EventError(f"state {state!r:.80}: must be running, succeeded or failed")
+    if type(code) is not int or code not in CODES:
+        raise EventError(f"code {code!r:.80}: must be a whole number, 1000 to 1099")
+    if not isinstance(message, str):
+        raise EventError(f"message {message!r:.80}: must be a string")
+    return {"state": state, "code": code, "message": message}
+
+
+def fetch_metadata(**options):
+    """Return the metadata document, a dict; raise as send_user_state_event."""
+    call = _Call(**options)
+    return _persist(call, call.urls, _document)
+
+
+def user_state_url(**options):
+    """Return the address that takes events; raise as send_user_state_event."""
+    return _event_url(_Call(**options))
+
+
+def post_event(event, url, **options):
+    """Post event, from build_event, to url; raise as send_user_state_event."""
+    _post(_Call(**options), event, url)
+
+
+def _log(line):
+    import logging  # slow, and the command line does without
+    logging.getLogger("userstate").warning("%s", line)
+
+
+class _Call:
+    """The options of one call. Its deadline counts from here."""
+
+    def __init__(self, metadata_url=None, url=None, timeout=None, deadline=None,
+                 dry_run=False, verbose=False, say=_log,
+                 clock=time.monotonic, sleep=time.sleep):
+        def setting(name, value, default):
+            return (value if value is not None else
+                    os.environ.get("USERSTATE_" + name) or default)
+        self.urls = setting("METADATA_URL", metadata_url, METADATA_URL).split() or [""]
+        # A metadata address among the options is there to be asked.
+        self.url = setting("URL", url, None) if metadata_url is None else url
+        for address in self.urls if self.url is None else [self.url, *self.urls]:
+            _checked(address)
+        self.timeout = _seconds("timeout", setting("TIMEOUT", timeout, 10))
+        self.ends = clock() + _seconds("deadline", setting("DEADLINE", deadline, 150))
+        self.dry_run, self.verbose, self.say, self.said = dry_run, verbose, say, set()
+        self.clock, self.sleep = clock, sleep
+
+    def warn(self, fact, what_next=""):
+        if fact not in self.said:
+            self.said.add(fact)
+            self.say(fact + what_next)
+
+
+def _send(call, event):
+    if call.dry_run:
+        return _print(json.dumps(event), sys.stdout)
+    _post(call, event, _event_url(call))
+
+
+def _post(call, event, url):
+    # Pure ASCII, a lone surrogate is an escape: every str makes valid JSON.
+    _persist(call, [url], body=json.dumps(event).encode())
+
+
+def _event_url(call):
+    def usable(answer):
+        document = _document(answer)
+        url, home = document.get("user_state_url"), document.get("phone_home_url")
+        if not (url and isinstance(url, str)):
+            if not (isinstance(home, str) and home.endswith("/phone-home")):
+                raise UserStateError("no user_state_url in it" + _reason(document), FEW)
+            url = home[:-10] + "events"  # as Ignition does
+            call.warn(f"no user_state_url, but phone_home_url: using {_public(url)}")
+        return _checked(url)
+    return call.url or _persist(call, call.urls, usable)
+
+
+def _persist(call, urls, read=None, body=None):
+    """Try until an answer is usable, or trying is useless, or time is up."""
+    urls, tries, few, last, begun = list(urls), 0, 0, False, call.clock()
+    while True:
+        url, tries = urls.pop(0), tries + 1
+        try:
+            answer = _attempt(call, _checked(url), body)
+            return read and read(answer)
+        except UserStateError as error:
+            fault = error
+        if fault.retries:
+            urls.append(url)  # each try takes the next address
+        few += fault.retries == FEW
+        now = call.clock()
+        left, wait = call.ends - now, min(fault.retry_after, 30)
+        pause = max(wait, PAUSES[:tries][-1] * random.uniform(0.5, 1))
+        fact = f"{_public(url)}: {fault}"
+        end = f"at try {tries} after {now - begun:.1f} s"
+        if not urls or few > FEW:
+            raise RefusedError(f"{fact}; refused {end}") from fault
+        if last or left <= wait:
+            raise DeadlineError(f"{fact}; gave up {end}") from fault
+        if pause >= left:
+            last, pause = True, left * 0.9  # the rest is for one more try
+        call.warn(fact, f"; trying again in {pause:.1f} s")
+        call.sleep(pause)
+
+
+def _attempt(call, url, body):
+    """Return the answer to one request, made on a thread that can be left behind.
+
+    urllib.request follows redirects (a POST becomes a GET), asks proxies, opens file:
+    and hides the socket, without which there is no end before its time.
+    """
+    begun, parts = call.clock(), urllib.parse.urlsplit(url)
+    limit = max(0, min(call.timeout, call.ends - begun))
+    outcome = UserStateError(f"no answer in {limit:.3g} s", ALWAYS)
+    line = over = refusal = None
+
+    def exchange():
+        nonlocal outcome, line, refusal
+        port = 443 if parts.scheme == "https" else 80
+        connection = http.client.HTTPConnection(
+            parts.hostname, parts.port or port, timeout=limit)
+        connection.default_port = port
+        try:
+            connection.connect()
+            line = connection.sock.dup()
+            if over:
+                return
+            if port == 443:
+                import ssl  # slow, and some Pythons have none
+                connection.sock = ssl.create_default_context().wrap_socket(
+                    connection.sock, server_hostname=parts.hostname)
+            target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
+            headers = {"Connection": "close", "Content-Type": "application/json"}
+            connection.request("POST" if body else "GET", target, body, headers)
+            with connection.getresponse() as reply:
+                if not 200 <= reply.status < 300:
+                    outcome = refusal = _refusal(reply, body)
+                    outcome = _refusal(reply, body, reply.read(1 << 16))
+                elif body:
+                    outcome = b""
+                else:
+                    answer = reply.read(1 << 20)
+                    if reply.length and len(answer) < 1 << 20:  # read() hides it
+                        raise http.client.IncompleteRead(answer, reply.length)
+                    outcome = answer
+        except Exception as error:  # whatever it is, the other thread tells
+            outcome = refusal or _failure(error)
+        finally:
+            connection.close()
+            if line:
+                line.close()
+
+    def abandon():  # it must not deliver behind the back of the next one
+        nonlocal over
+        over = True
+        try:
+            line.shutdown(socket.SHUT_RDWR)
+        except (OSError, AttributeError):  # ended, or not begun
+            pass
+
+    try:
+        thread = threading.Thread(target=exchange, daemon=True)
+        thread.start()
+        thread.join(limit)
+        result = outcome
+    except RuntimeError as error:  # no thread to be had
+        result = _failure(error)
+    finally:
+        abandon()
+    accepted = isinstance(result, bytes)
+    if call.verbose:
+        call.say(f"{'POST' if body else 'GET'} {_public(url)}: "
+                 f"{'accepted' if accepted else result}, {call.clock() - begun:.3f} s")
+    if accepted:
+        return result
+    raise result
+
+
+def _failure(error):
+    retries = 0 if isinstance(error, (ValueError, ImportError)) else ALWAYS
+    text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    if isinstance(error, socket.timeout):
+        text = "no answer in time"
+    elif isinstance(error, socket.gaierror):
+        text = "name not resolved (is the network up?)"
+    elif isinstance(error, ConnectionRefusedError):
+        text = "connection refused (is the service up?)"
+    elif hasattr(error, "verify_code"):
+        hint = "install ca-certificates or set SSL_CERT_FILE"
+        if error.verify_code in (9, 10):  # not yet valid, expired: OpenSSL's x509_vfy.h
+            retries, hint = ALWAYS, time.strftime("is the clock right? It says %F %R")
+        text = f"certificate: {error.verify_message} ({hint})"
+    return UserStateError(text, retries)
+
+
+def _refusal(reply, body, answer=b""):
+    status, after = reply.status, reply.headers.get("Retry-After", "")
+    text = f"HTTP {status} {reply.reason:.80}"
+    if 300 <= status < 400:
+        text += f", redirect to {_public(reply.headers.get('Location'))} not followed"
+    try:
+        text += _reason(_document(answer))
+    except UserStateError:
+        pass
+    try:
+        wait = (float(after) if after.isdigit() else
+                email.utils.mktime_tz(email.utils.parsedate_tz(after)) - time.time())
+    except (TypeError, ValueError, OverflowError):
+        wait = 0
+    retries = EVENT_RETRIES if body else METADATA_RETRIES
+    return UserStateError(
+        text, retries.get(status, 0 if 300 <= status < 500 else ALWAYS), wait)
+
+
+def _document(answer):
+    try:
+        document = json.loads(answer)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise UserStateError("not a JSON object", FEW)
+    return document
+
+
+def _reason(document):
+    reason = document.get("errors") or document.get("message") or document.get("error")
+    reasons = reason if isinstance(reason, list) else [reason]
+    return "".join(f" ({r:.200})" for r in reasons[:3] if isinstance(r, str))
+
+
+def _checked(url):
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if (re.fullmatch("https?://[!-~]+", url, re.I) and parts.port != 0
+                and "@" not in parts.netloc and parts.hostname.encode("idna")):
+            return url
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise EventError(f"address {_public(url)!r}: must be http(s)://host, and no user")
+
+
+def _public(url):
+    return re.sub("[^/]*@", "", re.split("[?#]", str(url))[0])[:200]
+
+
+def _seconds(name, value):
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) or not float(value):
+        raise EventError(f"{name} {value!r:.80}: must be seconds, above 0 to 99999")
+    return float(value)
+
+
+USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
+       userstate [OPTIONS] url
+STATE: running, succeeded, failed or an exit status; CODE: 1000 to 1099
+  --metadata-url URL  ($USERSTATE_METADATA_URL)
+  --url URL           skip the metadata ($USERSTATE_URL)
+  --timeout SECONDS   of one try, 10 ($USERSTATE_TIMEOUT)
+  --deadline SECONDS  of everything, 150 ($USERSTATE_DEADLINE)
+  -n, --dry-run       only print the JSON
+  -v, --verbose  -h, --help  --version
+status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted"""
+OPTIONS = "metadata-url= url= timeout= deadline= dry-run verbose help version".split()
+SHORT = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}
+
+
+def main(argv=None):
+    """Run the command line argv, by default the process's; return its exit status."""
+    try:
+        return _main(argv)
+    except (UserStateError, KeyboardInterrupt) as error:
+        _complain(str(error) or "interrupted")
+        return getattr(error, "status", 130)
+
+
+def _main(argv):
+    try:
+        words = sys.argv[1:] if argv is None else argv
+        given, operands = getopt.getopt(words, "nvh", OPTIONS)
+    except getopt.GetoptError as error:
+        raise EventError(f"{error}; see --help") from error
+    options = {"say": _complain}
+    for name, value in given:
+        name = SHORT.get(name, name)[2:]
+        options[name.replace("-", "_")] = value if name + "=" in OPTIONS else True
+    if "help" in options or "version" in options:
+        text = USAGE if "help" in options else f"userstate {__version__}"
+        return _print(text, sys.stdout)
+    if operands == ["url"]:
+        if "dry_run" in options:
+            raise EventError("url asks the network: not with --dry-run")
+        return _print(user_state_url(**options), sys.stdout)
+    if len(operands) != 3:
+        raise EventError(f"{len(operands)} operands: must be STATE CODE MESSAGE, the "
+                         "message quoted; see --help")
+    state, code, message = operands
+    if argv is None:  # what is not in the locale's encoding came as surrogates
+        message = os.fsencode(message).decode("utf-8", "replace")
+    if re.fullmatch("[0-9]{1,3}", state) and int(state) < 256:
+        if int(state):
+            message += f": exit status {int(state)}"
+        state = "failed" if int(state) else "succeeded"
+    code = int(code) if re.fullmatch("[0-9]{4}", code) else code
+    send_user_state_event(state, code, message, **options)
+    return 0
+
+
+def _complain(problem):
+    try:
+        _print(f"userstate: {problem}", sys.stderr)
+    except UserStateError:
+        pass
+
+
+def _print(text, stream):
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except (OSError, ValueError, AttributeError) as error:  # full, or closed: None
+        raise UserStateError(f"nothing could be printed: {error}") from error
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main())
