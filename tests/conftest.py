@@ -1,0 +1,238 @@
+"""What the tests share: a real service, a peer that answers by script, real interpreters."""
+import collections
+import glob
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(HERE)
+SCRIPT = os.path.join(TOP, "userstate.py")
+sys.path[:0] = [TOP, HERE]
+sys.dont_write_bytecode = True
+for name in list(os.environ):
+    if name.startswith("USERSTATE_"):
+        del os.environ[name]
+
+import userstate  # noqa: E402
+from service import Service  # noqa: E402
+
+with open(SCRIPT, "rb") as file:
+    SOURCE = file.read()
+
+
+def find_pythons():
+    """Return the interpreters from 3.6 on that are installed, by version, oldest first."""
+    found = {}
+    names = [sys.executable, *(shutil.which(f"python3.{n}") or "" for n in range(6, 30)),
+             "/usr/bin/python3",
+             *glob.glob(os.path.expanduser("~/.pyenv/versions/3.*/bin/python3"))]
+    for name in filter(os.path.exists, names):
+        run = subprocess.run([name, "-c", "import sys; print(*sys.version_info[:2])"],
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        version = tuple(map(int, run.stdout.split()))
+        if version >= (3, 6):
+            found.setdefault(version, name)
+    return {"{}.{}".format(*version): found[version] for version in sorted(found)}
+
+
+PYTHONS = find_pythons()
+OLDEST, NEWEST = list(PYTHONS.values())[0], list(PYTHONS.values())[-1]
+
+
+@pytest.fixture(params=PYTHONS.values(), ids=PYTHONS.keys())
+def python(request):
+    """Each interpreter that is installed."""
+    return request.param
+
+
+@pytest.fixture(params=sorted({OLDEST, NEWEST}), ids=lambda path: path.split(os.sep)[-3])
+def edge_python(request):
+    """The oldest and the newest interpreter that is installed."""
+    return request.param
+
+
+Ended = collections.namedtuple("Ended", "status out err")
+
+
+def run(*words, python=sys.executable, how="file", flags=(), env=None, cwd=None, **options):
+    """Run the command line in a process with a small environment and return how it ended."""
+    start = {"file": [SCRIPT], "pipe": ["-"], "-c": ["-c", SOURCE]}[how]
+    if how == "pipe":
+        options["input"] = SOURCE
+    else:
+        options.setdefault("stdin", subprocess.DEVNULL)
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    ended = subprocess.run([python, "-B", *flags, *start, *words], cwd=cwd, timeout=60,
+                           env=dict({"PATH": os.environ["PATH"]}, **env or {}), **options)
+    out, err = ((text or b"").decode("utf-8", "replace")
+                for text in (ended.stdout, ended.stderr))
+    assert "Traceback" not in err, err
+    return Ended(ended.returncode, out, err)
+
+
+def get(url):
+    """Return the body of what a browser without proxies gets from url."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=10) as reply:
+        return reply.read()
+
+
+class Platform(Service):
+    """The local service, started, and what its timeline shows."""
+
+    def __enter__(self):
+        self.metadata_url = self.url + "/metadata"
+        self.env = {"USERSTATE_METADATA_URL": self.metadata_url}
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.shutdown()
+        self.server_close()
+
+    def shown(self, address="127.0.0.1"):
+        """Return (type, state, body) of the events of a device, oldest first."""
+        return [(event["type"], event["state"], event["body"])
+                for event in self.timeline(self.device(address))[::-1]]
+
+
+@pytest.fixture
+def platform():
+    with Platform() as service:
+        yield service
+
+
+def answer(status, body=b"", *headers):
+    """Return the bytes of a whole answer."""
+    lines = [f"HTTP/1.1 {status} Reason", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+ACCEPTED = answer(200)
+
+
+class Peer:
+    """A server that answers each connection by the next of its scripts, then by the last.
+
+    A script is the bytes of the answer, or a function of (connection, peer). `requests`
+    are the bytes of every whole request, `events` the JSON of every POST.
+    """
+
+    def __init__(self, *scripts, host="127.0.0.1", wrap=None):
+        self.scripts, self.wrap = list(scripts), wrap
+        self.requests, self.closed = [], threading.Semaphore(0)
+        self.over = threading.Event()
+        self.listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.listener.bind((host, 0))
+        self.listener.listen(50)
+        name = f"[{host}]" if ":" in host else host
+        self.port = self.listener.getsockname()[1]
+        self.url = f"{'https' if wrap else 'http'}://{name}:{self.port}/events"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self.over.set()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+            threading.Thread(target=self.answer, args=(connection, script),
+                             daemon=True).start()
+
+    def answer(self, connection, script):
+        try:
+            if self.wrap:
+                connection = self.wrap(connection)
+            with connection:
+                if callable(script):
+                    script(connection, self)
+                else:
+                    self.read(connection)
+                    connection.sendall(script)
+        except OSError:
+            pass
+
+    def read(self, connection):
+        """Read one request, record it and return it."""
+        request = b""
+        while b"\r\n\r\n" not in request:
+            part = connection.recv(65536)
+            if not part:
+                raise OSError("the client went away")
+            request += part
+        head, _, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        while length and len(body) < int(length.group(1)):
+            body += connection.recv(65536)
+        self.requests.append(head + b"\r\n\r\n" + body)
+        return self.requests[-1]
+
+    def wait_closed(self, connection):
+        """Wait until the client has closed connection."""
+        connection.settimeout(20)
+        try:
+            while connection.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+        self.closed.release()
+
+    @property
+    def bodies(self):
+        return [r.partition(b"\r\n\r\n")[2] for r in self.requests if r[:4] == b"POST"]
+
+    @property
+    def events(self):
+        return [json.loads(body.decode()) for body in self.bodies]
+
+
+def document(**keys):
+    """Return the answer that carries a metadata document with these keys."""
+    return answer(200, json.dumps(dict({"id": "x", "customdata": {"key": "s3cret"}},
+                                       **keys)).encode())
+
+
+class Time:
+    """A clock that only sleep moves, for userstate's clock and sleep."""
+
+    def __init__(self):
+        self.now, self.pauses = 1000.0, []
+
+    def clock(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def said():
+    """What a call said; pass **said.options to it, and time passes only by its pauses."""
+    lines, time = [], Time()
+    return Said(lines, time, dict(say=lambda line: lines.append(str(line)),
+                                  clock=time.clock, sleep=time.sleep))
+
+
+Said = collections.namedtuple("Said", "lines time options")
+assert userstate.__file__ == SCRIPT
