@@ -282,19 +282,20 @@ def _failure(error):
         text = "name not resolved (is the network up?)"
     elif isinstance(error, ConnectionRefusedError):
         text = "connection refused (is the service up?)"
-    elif hasattr(error, "verify_code"):
-        hint = "install ca-certificates or set SSL_CERT_FILE"
-        if error.verify_code in (9, 10):  # not yet valid, expired: OpenSSL's x509_vfy.h
-            retries, hint = ALWAYS, time.strftime("is the clock right? It says %F %R")
-        text = f"certificate: {error.verify_message} ({hint})"
+    elif "CERTIFICATE_VERIFY_FAILED" in text:
+        text += " (install ca-certificates or set SSL_CERT_FILE)"
+        # Not yet valid, expired (x509_vfy.h), or Python 3.6, which does not tell.
+        if getattr(error, "verify_code", 9) in (9, 10):
+            retries = ALWAYS
+            text += time.strftime(" (is the clock right? It says %F %R)")
     return UserStateError(text, retries)
 
 
 def _refusal(reply, body, answer=b""):
     status, after = reply.status, reply.headers.get("Retry-After", "")
     text = f"HTTP {status} {reply.reason:.80}"
-    if 300 <= status < 400:
-        text += f", redirect to {_public(reply.headers.get('Location'))} not followed"
+    if "Location" in reply.headers:
+        text += f", redirect to {_public(reply.headers['Location'])} not followed"
     try:
         text += _reason(_document(answer))
     except UserStateError:
