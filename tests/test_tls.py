@@ -1,0 +1,193 @@
+"""TLS is verified, always: a certificate authority of our own, made with openssl."""
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+from conftest import ACCEPTED, SOURCE, Peer, run
+
+import userstate
+
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl command")
+CONFIG = """
+[ca]
+default_ca = own
+[own]
+database = index
+new_certs_dir = .
+serial = serial
+default_md = sha256
+policy = any
+x509_extensions = host
+[any]
+commonName = supplied
+[req]
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical, CA:TRUE
+subjectKeyIdentifier = hash
+keyUsage = critical, keyCertSign, cRLSign
+[host]
+subjectAltName = IP:127.0.0.1
+authorityKeyIdentifier = keyid
+[other]
+authorityKeyIdentifier = keyid
+subjectAltName = DNS:other.example
+"""
+DATES = {"good": ("20200101000000Z", "20450101000000Z", "host"),
+         "other": ("20200101000000Z", "20450101000000Z", "other"),
+         "expired": ("20200101000000Z", "20210101000000Z", "host"),
+         "future": ("20440101000000Z", "20450101000000Z", "host")}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A folder with ca.pem, and for each of DATES a certificate and key in one file."""
+    folder = tmp_path_factory.mktemp("ca")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=str(folder), check=True,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    (folder / "config").write_text(CONFIG)
+    (folder / "index").write_text("")
+    (folder / "index.attr").write_text("unique_subject = no\n")
+    (folder / "serial").write_text("01\n")
+    openssl("req", "-x509", "-config", "config", "-extensions", "authority", "-newkey",
+            "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "9000",
+            "-subj", "/CN=authority")
+    openssl("req", "-config", "config", "-newkey", "rsa:2048", "-nodes", "-keyout", "key",
+            "-out", "request", "-subj", "/CN=127.0.0.1")
+    for name, (start, end, extensions) in DATES.items():
+        openssl("ca", "-batch", "-config", "config", "-cert", "ca.pem", "-keyfile", "ca.key",
+                "-startdate", start, "-enddate", end, "-extensions", extensions, "-in",
+                "request", "-out", "certificate", "-notext")
+        (folder / name).write_text((folder / "certificate").read_text()
+                                   + (folder / "key").read_text())
+    return folder
+
+
+def tls_peer(authority, name, *scripts):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(authority / name))
+    return Peer(*scripts or (ACCEPTED,),
+                wrap=lambda connection: context.wrap_socket(connection, server_side=True))
+
+
+def tells_why(python):
+    """Return whether this Python tells why a certificate is not trusted: 3.7 and newer."""
+    return not subprocess.run(
+        [python, "-c", "import ssl; ssl.SSLCertVerificationError"],
+        stderr=subprocess.DEVNULL).returncode
+
+
+def test_a_trusted_service_is_delivered_to(authority, python):
+    with tls_peer(authority, "good") as peer:
+        ended = run("--url", peer.url, "running", "1000", "x", python=python,
+                    env={"SSL_CERT_FILE": str(authority / "ca.pem")})
+        assert ended == (0, "", "") and len(peer.events) == 1
+        assert f"Host: 127.0.0.1:{peer.port}\r\n".encode() in peer.requests[0]
+
+
+@pytest.mark.parametrize("env", [{}, {"SSL_CERT_FILE": "/nowhere"},
+                                 {"PYTHONHTTPSVERIFY": "0"}], ids=str)
+def test_an_unknown_authority_is_refused_at_once(authority, env, edge_python):
+    if not tells_why(edge_python):
+        pytest.skip("Python 3.6 does not tell an unknown authority from a wrong clock")
+    begun = time.monotonic()
+    with tls_peer(authority, "good") as peer:
+        ended = run("--url", peer.url, "running", "1000", "x", env=env, python=edge_python)
+        assert ended.status == 1 and peer.events == [] and time.monotonic() - begun < 5
+    assert re.fullmatch(r"userstate: .*ca-certificates.*SSL_CERT_FILE.*refused at try 1.*\n",
+                        ended.err)
+
+
+def test_a_certificate_for_another_host_is_refused_at_once(authority, edge_python):
+    with tls_peer(authority, "other") as peer:
+        ended = run("--url", peer.url, "running", "1000", "x", python=edge_python,
+                    env={"SSL_CERT_FILE": str(authority / "ca.pem")})
+        assert ended.status == 1 and peer.events == []
+    assert re.fullmatch(r"userstate: .*127\.0\.0\.1.*refused at try 1.*\n", ended.err)
+
+
+@pytest.mark.parametrize("name", ["expired", "future"])
+def test_a_wrong_time_is_tried_again_with_a_hint_at_the_clock(name, authority, edge_python):
+    with tls_peer(authority, name) as peer:
+        ended = run("--url", peer.url, "--deadline", "1", "running", "1000", "x",
+                    python=edge_python, env={"SSL_CERT_FILE": str(authority / "ca.pem")})
+        assert ended.status == 75 and peer.events == []
+    assert re.search(r"clock right\? It says \d{4}-\d\d-\d\d \d\d:\d\d", ended.err)
+
+
+def test_delivers_once_the_certificate_is_valid(authority, said, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    contexts = []
+    for name in ("future", "future", "good"):
+        contexts.append(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        contexts[-1].load_cert_chain(str(authority / name))
+    with Peer(ACCEPTED, wrap=lambda connection: contexts.pop(0).wrap_socket(
+            connection, server_side=True)) as peer:
+        userstate.post_event({}, peer.url, **said.options)
+        assert len(peer.events) == 1 and len(said.time.pauses) == 2
+
+
+def test_tls_faults_of_the_transport_are_tried_again(authority, said, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(authority / "good"))
+    faults = ["plain", "closed", "cut"]
+
+    def wrap(connection):
+        fault = faults.pop(0) if faults else ""
+        if not fault:
+            return context.wrap_socket(connection, server_side=True)
+        connection.recv(10)
+        connection.sendall({"plain": b"HTTP/1.1 400 Bad Request\r\n\r\n", "closed": b"",
+                            "cut": b"\x16\x03\x03\x00\x7a\x02"}[fault])
+        connection.close()
+        raise OSError(fault)
+    with Peer(ACCEPTED, wrap=wrap) as peer:
+        userstate.post_event({}, peer.url, **said.options)
+        assert len(peer.events) == 1 and len(said.time.pauses) == 3
+
+
+@pytest.mark.parametrize("drip", [b"", b"\x16\x03\x03"])
+def test_a_handshake_that_hangs_or_drips_is_closed_on_time(drip, said):
+    def wrap(connection):
+        connection.recv(10)
+        try:
+            for _ in range(200):
+                connection.sendall(drip[:1] or b"")
+                drip_on = bool(drip) and not peer.over.wait(0.02)
+                if not drip_on:
+                    break
+        except ConnectionError:
+            pass
+        peer.wait_closed(connection)
+        raise OSError("closed")
+    with Peer(ACCEPTED, wrap=wrap) as peer:
+        begun = time.monotonic()
+        with pytest.raises(userstate.DeadlineError):
+            userstate.post_event({}, peer.url, deadline=0.5, say=said.lines.append)
+        assert time.monotonic() - begun < 1
+        assert peer.closed.acquire(timeout=10)
+
+
+def test_a_python_without_ssl_does_http_and_names_what_https_lacks(python, platform):
+    hidden = "import sys; sys.modules['ssl'] = sys.modules['_ssl'] = None\n"
+    for url, status in ((platform.url + "/events", 0), ("https://127.0.0.1:9/", 1)):
+        with socket.socket() as listener:
+            if status:
+                listener.bind(("127.0.0.1", 0))
+                listener.listen(1)
+                url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+            ended = subprocess.run(
+                [python, "-c", hidden + SOURCE.decode(), "--url", url, "running", "1000", "x"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=os.sep)
+        assert ended.returncode == status
+        if status:
+            assert re.fullmatch(rb"userstate: .*\bssl\b.*refused at try 1.*\n", ended.stderr)
