@@ -454,8 +454,8 @@ def test_memory_stays_under_64_mib(name, edge_python):
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
     with Peer(FLOODS[name]) as peer:
         ended = subprocess.run(
-            [edge_python, "-B", "-c", code, "--metadata-url", peer.url, "--deadline=1.5",
-             "--timeout=0.7", "running", "1000", "x"], cwd=TOP, stdout=subprocess.PIPE,
+            [edge_python, "-B", "-c", code, "--metadata-url", peer.url, "--deadline=0.8",
+             "--timeout=0.4", "running", "1000", "x"], cwd=TOP, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, timeout=30)
     assert b"Traceback" not in ended.stderr
     assert int(ended.stdout) < 64 * 1024
