@@ -19,8 +19,7 @@ def leave(problem, status):
         os._exit(status)
 
 
-if __name__ == "__main__":
-    # Half a download may parse and do nothing: only the last line leaves without this.
+if __name__ == "__main__":  # half a download may parse; only the last line passes this
     atexit.register(leave, "incomplete download, nothing was sent", 1)
 try:
     import email.utils
@@ -45,10 +44,9 @@ STATES = "running", "succeeded", "failed"
 CODES = range(1000, 1100)
 PAUSES = 1, 2, 4, 8, 15  # seconds between tries; the last is repeated
 
-# How many more tries an answer is worth. Not listed: 3xx and 4xx none; all else, and
-# every fault of the network, as many as the deadline allows.
+# More tries that an answer is worth. Others: none for 3xx and 4xx, else as many as fit.
 FEW, ALWAYS = 3, 9**9
-EVENT_RETRIES = {400: FEW,  # the service's word also for a failure of its own upstream
+EVENT_RETRIES = {400: FEW,  # said of a failure of the service's own upstream, too
                  408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: 0, 505: 0}
 METADATA_RETRIES = {**EVENT_RETRIES, 404: FEW}  # 404: the machine is not known yet
 
@@ -58,10 +56,10 @@ class UserStateError(Exception):
 
     status = 1
 
-    def __init__(self, text, retries=0, retry_after=0):
+    def __init__(self, text, retries=0, wait=0):
         text = "".join(c if c.isprintable() else " " for c in text)
         super().__init__(" ".join(text.split()))
-        self.retries, self.retry_after = retries, retry_after
+        self.retries, self.wait = retries, wait
 
 
 class EventError(UserStateError, ValueError):
@@ -80,15 +78,19 @@ class DeadlineError(UserStateError):
     status = 75  # EX_TEMPFAIL of sysexits.h
 
 
-def send_user_state_event(state, code, message, **options):
+def send_user_state_event(state, code, message, call=None, **options):
     """Put an event on the timeline of this machine.
 
-    state is one of STATES, code an int in CODES, message any str. Options are those of
-    the command line, its environment and defaults: metadata_url, url (str), timeout,
-    deadline (seconds), dry_run, verbose (bool). Faults that pass are warnings of the
-    logger "userstate". Raises EventError, RefusedError, DeadlineError.
+    state is one of STATES, code an int in CODES, message a str. Options are those of
+    the command line: metadata_url, url (str), timeout, deadline (seconds), dry_run,
+    verbose (bool). Faults that pass are warnings of the logger "userstate".
+    Raises EventError, RefusedError, DeadlineError.
     """
-    _send(_Call(**options), build_event(state, code, message))
+    event, call = build_event(state, code, message), call or _Call(**options)
+    if call.dry_run:
+        _print(json.dumps(event), sys.stdout)
+    else:
+        post_event(event, user_state_url(call), call)
 
 
 def build_event(state, code, message):
@@ -104,18 +106,28 @@ def build_event(state, code, message):
 
 def fetch_metadata(**options):
     """Return the metadata document, a dict; raise as send_user_state_event."""
-    call = _Call(**options)
-    return _persist(call, call.urls, _document)
+    return _persist(_Call(**options), _document)
 
 
-def user_state_url(**options):
+def user_state_url(call=None, **options):
     """Return the address that takes events; raise as send_user_state_event."""
-    return _event_url(_Call(**options))
+    def read(answer):
+        document = _document(answer)
+        url, home = document.get("user_state_url"), document.get("phone_home_url")
+        if not (url and isinstance(url, str)):
+            if not (isinstance(home, str) and home.endswith("/phone-home")):
+                raise UserStateError("no user_state_url in it" + _reason(document), FEW)
+            url = home[:-10] + "events"  # as Ignition does
+            call.warn(f"no user_state_url, but phone_home_url: using {_public(url)}")
+        return _checked(url)
+    call = call or _Call(**options)
+    return call.url or _persist(call, read)
 
 
-def post_event(event, url, **options):
+def post_event(event, url, call=None, **options):
     """Post event, from build_event, to url; raise as send_user_state_event."""
-    _post(_Call(**options), event, url)
+    # ASCII, with lone surrogates as escapes: every str makes valid JSON.
+    _persist(call or _Call(**options), bytes, [url], json.dumps(event).encode())
 
 
 def _log(line):
@@ -124,21 +136,22 @@ def _log(line):
 
 
 class _Call:
-    """The options of one call. Its deadline counts from here."""
+    """The options of a call; its deadline counts from here."""
 
     def __init__(self, metadata_url=None, url=None, timeout=None, deadline=None,
                  dry_run=False, verbose=False, say=_log,
                  clock=time.monotonic, sleep=time.sleep):
-        def setting(name, value, default):
-            return (value if value is not None else
-                    os.environ.get("USERSTATE_" + name) or default)
-        self.urls = setting("METADATA_URL", metadata_url, METADATA_URL).split() or [""]
-        # A metadata address among the options is there to be asked.
-        self.url = setting("URL", url, None) if metadata_url is None else url
-        for address in self.urls if self.url is None else [self.url, *self.urls]:
+        def setting(value, name, default=None):
+            if value is None:
+                value = os.environ.get("USERSTATE_" + name) or default
+            return value
+        self.urls = setting(metadata_url, "METADATA_URL", METADATA_URL).split() or [""]
+        # Who names a metadata address wants it asked, whatever the environment says.
+        self.url = setting(url, "URL") if metadata_url is None else url
+        for address in self.urls + [self.url][self.url is None:]:
             _checked(address)
-        self.timeout = _seconds("timeout", setting("TIMEOUT", timeout, 10))
-        self.ends = clock() + _seconds("deadline", setting("DEADLINE", deadline, 150))
+        self.timeout = _seconds("timeout", setting(timeout, "TIMEOUT", 10))
+        self.ends = clock() + _seconds("deadline", setting(deadline, "DEADLINE", 150))
         self.dry_run, self.verbose, self.say, self.said = dry_run, verbose, say, set()
         self.clock, self.sleep = clock, sleep
 
@@ -148,45 +161,20 @@ class _Call:
             self.say(fact + what_next)
 
 
-def _send(call, event):
-    if call.dry_run:
-        return _print(json.dumps(event), sys.stdout)
-    _post(call, event, _event_url(call))
-
-
-def _post(call, event, url):
-    # Pure ASCII, a lone surrogate is an escape: every str makes valid JSON.
-    _persist(call, [url], body=json.dumps(event).encode())
-
-
-def _event_url(call):
-    def usable(answer):
-        document = _document(answer)
-        url, home = document.get("user_state_url"), document.get("phone_home_url")
-        if not (url and isinstance(url, str)):
-            if not (isinstance(home, str) and home.endswith("/phone-home")):
-                raise UserStateError("no user_state_url in it" + _reason(document), FEW)
-            url = home[:-10] + "events"  # as Ignition does
-            call.warn(f"no user_state_url, but phone_home_url: using {_public(url)}")
-        return _checked(url)
-    return call.url or _persist(call, call.urls, usable)
-
-
-def _persist(call, urls, read=None, body=None):
-    """Try until an answer is usable, or trying is useless, or time is up."""
-    urls, tries, few, last, begun = list(urls), 0, 0, False, call.clock()
+def _persist(call, read, urls=None, body=None):
+    """Try until read takes an answer, or trying is useless, or time is up."""
+    urls, tries, few, last, begun = list(urls or call.urls), 0, 0, False, call.clock()
     while True:
         url, tries = urls.pop(0), tries + 1
         try:
-            answer = _attempt(call, _checked(url), body)
-            return read and read(answer)
+            return read(_attempt(call, _checked(url), body))
         except UserStateError as error:
             fault = error
         if fault.retries:
             urls.append(url)  # each try takes the next address
         few += fault.retries == FEW
         now = call.clock()
-        left, wait = call.ends - now, min(fault.retry_after, 30)
+        left, wait = call.ends - now, min(fault.wait, 30)
         pause = max(wait, PAUSES[:tries][-1] * random.uniform(0.5, 1))
         fact = f"{_public(url)}: {fault}"
         end = f"at try {tries} after {now - begun:.1f} s"
@@ -204,31 +192,31 @@ def _attempt(call, url, body):
     """Return the answer to one request, made on a thread that can be left behind.
 
     urllib.request follows redirects (a POST becomes a GET), asks proxies, opens file:
-    and hides the socket, without which there is no end before its time.
+    and hides the socket, without which no try ends before its time.
     """
     begun, parts = call.clock(), urllib.parse.urlsplit(url)
-    limit = max(0, min(call.timeout, call.ends - begun))
+    limit, tls = max(0, min(call.timeout, call.ends - begun)), parts.scheme == "https"
     outcome = UserStateError(f"no answer in {limit:.3g} s", ALWAYS)
     line = over = refusal = None
+    method = "POST" if body else "GET"
 
     def exchange():
         nonlocal outcome, line, refusal
-        port = 443 if parts.scheme == "https" else 80
         connection = http.client.HTTPConnection(
-            parts.hostname, parts.port or port, timeout=limit)
-        connection.default_port = port
+            parts.hostname, parts.port or (443 if tls else 80), timeout=limit)
         try:
             connection.connect()
             line = connection.sock.dup()
             if over:
                 return
-            if port == 443:
+            if tls:
                 import ssl  # slow, and some Pythons have none
                 connection.sock = ssl.create_default_context().wrap_socket(
                     connection.sock, server_hostname=parts.hostname)
             target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-            headers = {"Connection": "close", "Content-Type": "application/json"}
-            connection.request("POST" if body else "GET", target, body, headers)
+            connection.request(method, target, body, {
+                "Host": parts.netloc, "Connection": "close",
+                "Content-Type": "application/json"})
             with connection.getresponse() as reply:
                 if not 200 <= reply.status < 300:
                     outcome = refusal = _refusal(reply, body)
@@ -240,6 +228,8 @@ def _attempt(call, url, body):
                     if reply.length and len(answer) < 1 << 20:  # read() hides it
                         raise http.client.IncompleteRead(answer, reply.length)
                     outcome = answer
+        except socket.timeout:
+            pass  # the outcome is that there is none
         except Exception as error:  # whatever it is, the other thread tells
             outcome = refusal or _failure(error)
         finally:
@@ -266,8 +256,8 @@ def _attempt(call, url, body):
         abandon()
     accepted = isinstance(result, bytes)
     if call.verbose:
-        call.say(f"{'POST' if body else 'GET'} {_public(url)}: "
-                 f"{'accepted' if accepted else result}, {call.clock() - begun:.3f} s")
+        call.say(f"{method} {_public(url)}: {'accepted' if accepted else result}, "
+                 f"{call.clock() - begun:.3f} s")
     if accepted:
         return result
     raise result
@@ -276,9 +266,7 @@ def _attempt(call, url, body):
 def _failure(error):
     retries = 0 if isinstance(error, (ValueError, ImportError)) else ALWAYS
     text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    if isinstance(error, socket.timeout):
-        text = "no answer in time"
-    elif isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror):
         text = "name not resolved (is the network up?)"
     elif isinstance(error, ConnectionRefusedError):
         text = "connection refused (is the service up?)"
@@ -373,7 +361,7 @@ def main(argv=None):
 def _main(argv):
     try:
         words = sys.argv[1:] if argv is None else argv
-        given, operands = getopt.getopt(words, "nvh", OPTIONS)
+        given, words = getopt.getopt(words, "nvh", OPTIONS)
     except getopt.GetoptError as error:
         raise EventError(f"{error}; see --help") from error
     options = {"say": _complain}
@@ -383,14 +371,14 @@ def _main(argv):
     if "help" in options or "version" in options:
         text = USAGE if "help" in options else f"userstate {__version__}"
         return _print(text, sys.stdout)
-    if operands == ["url"]:
+    if words == ["url"]:
         if "dry_run" in options:
             raise EventError("url asks the network: not with --dry-run")
         return _print(user_state_url(**options), sys.stdout)
-    if len(operands) != 3:
-        raise EventError(f"{len(operands)} operands: must be STATE CODE MESSAGE, the "
+    if len(words) != 3:
+        raise EventError(f"{len(words)} operands: must be STATE CODE MESSAGE, the "
                          "message quoted; see --help")
-    state, code, message = operands
+    state, code, message = words
     if argv is None:  # what is not in the locale's encoding came as surrogates
         message = os.fsencode(message).decode("utf-8", "replace")
     if re.fullmatch("[0-9]{1,3}", state) and int(state) < 256:

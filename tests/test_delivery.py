@@ -607,7 +607,7 @@ def test_ten_thousand_machines_deliver_and_do_not_flood(monkeypatch):
     for _ in range(10000):
         machine = Machine()
         for body in (None, b"{}"):
-            userstate._persist(machine, ["http://h/"], body=body)
+            userstate._persist(machine, bytes, ["http://h/"], body)
         assert machine.now < machine.ends
         late = max(late, machine.now - 60)
     peak = max(count for second, count in requests.items() if second >= 30)
