@@ -20,6 +20,7 @@ import threading
 import uuid
 
 BODY_MOST = 4 << 20  # bytes of an event
+ENTRY = ("id", "type", "state", "body", "created_at", "ip")  # of a timeline
 FIELDS = {"state": "", "code": 0, "message": ""}  # and what Go makes of those left out
 
 
@@ -29,20 +30,21 @@ def read_event(body):
     Raises ValueError for what that refuses: quoted, fractional, exponent or 65-bit codes,
     strings that are none, a byte-order mark, anything behind the document. It takes names
     in any case, the last of equal ones, null and nothing as the zero value, and makes
-    U+FFFD of what is not UTF-8.
+    U+FFFD of every byte that is not UTF-8.
     """
     def refuse(text):
         raise ValueError(text)
     try:
-        pairs = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Pairs,
-                           parse_constant=refuse)
+        text = re.sub("[\udc80-\udcff]", "\ufffd", body.decode("utf-8", "surrogateescape"))
+        pairs = json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse,
+                           parse_int=lambda digits: int(digits[:30]))
     except RecursionError:
         raise ValueError("too deep") from None
     if pairs is not None and not isinstance(pairs, _Pairs):
         raise ValueError("no object")
     event = dict(FIELDS)
     for name, value in pairs or ():
-        name = name.lower()
+        name = name.lower().replace("\u017f", "s")  # Go folds the long s, too
         if name not in FIELDS or value is None:
             continue
         if type(value) is not type(FIELDS[name]):
@@ -72,7 +74,7 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.addresses = {}  # device id: its address
         self.data = None
         if data:
-            self.data = open(data, "ab+")
+            self.data = open(data, "ab+", buffering=0)
             self.restore()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler)
@@ -94,7 +96,10 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"device:{address}"))
 
     def put(self, address, event):
-        """Put event on the timeline of the device at address, if it is known."""
+        """Put event on the timeline of the device at address, if it is known.
+
+        Raises OSError, and keeps nothing of the event, if the data file cannot take it.
+        """
         device = self.device(address)
         if device is None:
             return
@@ -109,8 +114,13 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
         }
         with self.lock:
             if self.data:
-                self.data.write(json.dumps(entry).encode() + b"\n")
-                self.data.flush()
+                line, end = json.dumps(entry).encode() + b"\n", self.data.seek(0, 2)
+                try:
+                    if self.data.write(line) != len(line):
+                        raise OSError("the data file took half an event")
+                except OSError:
+                    self.data.truncate(end)
+                    raise
             self.add(entry)
 
     def add(self, entry):
@@ -125,11 +135,11 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
         for line in content.splitlines():
             try:
                 entry = json.loads(line.decode())
-                if not all(isinstance(entry[name], str) for name in
-                           ("id", "type", "state", "body", "created_at", "ip")):
+                entry = {name: entry[name] for name in ENTRY}
+                if not all(isinstance(value, str) for value in entry.values()):
                     raise ValueError("not strings")
                 self.add(entry)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 print(f"service: {self.data.name}: left out a line that is no event",
                       file=sys.stderr)
         if content and not content.endswith(b"\n"):
@@ -161,8 +171,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self):
         path = self.path.split("?")[0]
-        self.address = self.client_address[0]
-        body = self.body() if path == "/events" else b""
+        self.address = self.client_address[0].replace("::ffff:", "")  # IPv4 in IPv6
+        body = self.body()
         if body is None:
             return
         if path == "/events":
@@ -199,7 +209,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             event = read_event(body)
         except ValueError:
             return self.reply(400)
-        self.server.put(self.address, event)
+        try:
+            self.server.put(self.address, event)
+        except OSError:
+            return self.reply(500)
         return self.reply(200)
 
     def metadata(self):

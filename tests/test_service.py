@@ -38,7 +38,9 @@ ACCEPTED = {
     "white space": (b' \t\r\n{"code":1}\n', "", 1, ""),
     "lone surrogate": (b'{"message":"a\\udcffb"}', "", 0, "a\ufffdb"),
     "a pair of surrogates": (b'{"message":"\\ud83d\\ude00"}', "", 0, "\U0001f600"),
-    "not UTF-8": (b'{"message":"a\xffb"}', "", 0, "a\ufffdb"),
+    "not UTF-8": (b'{"message":"a\xffb\xe2\x82"}', "", 0, "a\ufffdb\ufffd\ufffd"),
+    "a long s": ('{"\u017ftate":"x"}'.encode(), "x", 0, ""),
+    "a huge number elsewhere": (b'{"other":' + b"9" * 1000000 + b"}", "", 0, ""),
 }
 
 
@@ -54,6 +56,7 @@ REFUSED = {
     "a number": b"1", "quoted code": b'{"code":"1000"}', "fraction": b'{"code":1000.0}',
     "exponent": b'{"code":1e3}', "boolean code": b'{"code":true}',
     "65 bits": b'{"code":9223372036854775808}', "state a number": b'{"state":1}',
+    "a huge code": b'{"code":' + b"9" * 1000000 + b"}",
     "message an object": b'{"message":{}}', "NaN": b'{"code":NaN}',
     "byte-order mark": b'\xef\xbb\xbf{"code":1}', "trailing bytes": b'{"code":1} x',
     "two documents": b'{"code":1}{"code":2}', "cut": b'{"code":1000,"state":"run',
@@ -145,12 +148,33 @@ def test_events_are_in_the_data_file_before_the_200_and_after_a_restart(tmp_path
         assert ask(platform, "POST", "/events", b'{"message":"kept"}')[0] == 200
         assert json.loads(data.read_text())["body"] == "kept"
     with open(data, "a") as file:
-        file.write('{"half": "a li')
+        file.write("[" * 100000 + '\n{"half": "a li')
     with Platform(data=str(data)) as platform:
         assert ask(platform, "POST", "/events", b'{"message":"more"}')[0] == 200
         assert [body for _, _, body in platform.shown()] == ["kept", "more"]
     with Platform(data=str(data)) as platform:
         assert [body for _, _, body in platform.shown()] == ["kept", "more"]
+
+
+def test_a_full_data_file_is_a_500_and_leaves_no_half_event(tmp_path):
+    code = ("import resource, runpy, signal, sys; sys.path.insert(0, sys.argv.pop(1));"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400));"
+            "import service; sys.exit(service.main(sys.argv[1:]))")
+    data = tmp_path / "events"
+    with subprocess.Popen([sys.executable, "-B", "-c", code, HERE, "--port", "0", "--data",
+                           str(data)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as own:
+        address = re.search(rb"//(.*?):(\d+)/", own.stdout.readline())
+        statuses = []
+        for _ in range(4):
+            connection = http.client.HTTPConnection("127.0.0.1", int(address.group(2)))
+            connection.request("POST", "/events", b"{}")
+            statuses.append(connection.getresponse().status)
+            connection.close()
+        own.send_signal(signal.SIGINT)
+        assert own.wait(20) == 0 and own.stderr.read() == b""
+    kept = [json.loads(line) for line in data.read_text().splitlines()]
+    assert statuses == [200] * len(kept) + [500] * (4 - len(kept)) and 0 < len(kept) < 4
 
 
 HEADS = {
@@ -170,6 +194,15 @@ def test_goes_on_serving_after_a_bad_length(platform, name):
         bad.sendall(f"POST /events HTTP/1.1\r\n{header}\r\n\r\n".encode())
         assert bad.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
     assert ask(platform, "POST", "/events", b"{}") == (200, b"")
+
+
+def test_a_body_that_nobody_asked_for_is_not_the_next_request(platform):
+    connection = http.client.HTTPConnection(*platform.server_address)
+    for _ in range(2):
+        connection.request("POST", "/metadata", b"GET /nothing HTTP/1.0\r\n\r\n")
+        reply = connection.getresponse()
+        assert (reply.status, bool(reply.read())) == (405, True)
+    connection.close()
 
 
 def test_serves_others_while_a_client_hangs(platform):
