@@ -4,11 +4,9 @@
     curl -fsS ADDRESS | python3 -I - running 1000 "installing packages"
     userstate.send_user_state_event("running", 1000, "installing packages")
 """
-import sys
-if __name__ == "__main__" and not getattr(sys.flags, "safe_path", sys.flags.isolated):
-    del sys.path[0]  # a json.py that lies there must not run as root
 import atexit
 import os
+import sys
 
 
 def leave(problem, status):
@@ -19,23 +17,23 @@ def leave(problem, status):
         os._exit(status)
 
 
-if __name__ == "__main__":  # half a download may parse; only the last line passes this
+if __name__ == "__main__":
+    # Half a download may parse and do nothing: only the last line of all passes this.
     atexit.register(leave, "incomplete download, nothing was sent", 1)
-try:
-    import email.utils
-    import getopt
-    import http.client
-    import json
-    import random
-    import re
-    import socket
-    import threading
-    import time
-    import urllib.parse
-except (ImportError, KeyboardInterrupt) as error:
-    if __name__ != "__main__":
-        raise
-    leave(str(error) or "interrupted", 1 if str(error) else 130)
+    sys.excepthook = lambda kind, error, trace: leave(
+        str(error) or "interrupted", 130 if kind is KeyboardInterrupt else 1)
+    if not getattr(sys.flags, "safe_path", sys.flags.isolated):
+        del sys.path[0]  # a json.py that lies there must not run as root
+import email.utils
+import getopt
+import http.client
+import json
+import random
+import re
+import socket
+import threading
+import time
+import urllib.parse
 
 __version__ = "1.0"
 METADATA_URL = ("https://metadata.packet.net/metadata "
@@ -87,10 +85,7 @@ def send_user_state_event(state, code, message, call=None, **options):
     Raises EventError, RefusedError, DeadlineError.
     """
     event, call = build_event(state, code, message), call or _Call(**options)
-    if call.dry_run:
-        _print(json.dumps(event), sys.stdout)
-    else:
-        post_event(event, user_state_url(call), call)
+    post_event(event, call.dry_run or user_state_url(call), call)
 
 
 def build_event(state, code, message):
@@ -116,7 +111,8 @@ def user_state_url(call=None, **options):
         url, home = document.get("user_state_url"), document.get("phone_home_url")
         if not (url and isinstance(url, str)):
             if not (isinstance(home, str) and home.endswith("/phone-home")):
-                raise UserStateError("no user_state_url in it" + _reason(document), FEW)
+                reason = _reason(document) if len(document) == 1 else ""
+                raise UserStateError("no user_state_url in it" + reason, FEW)
             url = home[:-10] + "events"  # as Ignition does
             call.warn(f"no user_state_url, but phone_home_url: using {_public(url)}")
         return _checked(url)
@@ -126,8 +122,12 @@ def user_state_url(call=None, **options):
 
 def post_event(event, url, call=None, **options):
     """Post event, from build_event, to url; raise as send_user_state_event."""
-    # ASCII, with lone surrogates as escapes: every str makes valid JSON.
-    _persist(call or _Call(**options), bytes, [url], json.dumps(event).encode())
+    call = call or _Call(**options)
+    body = json.dumps(event)  # ASCII, lone surrogates escaped: every str is valid
+    if call.dry_run:
+        _print(body, sys.stdout)
+    else:
+        _persist(call, bytes, [url], body.encode())
 
 
 def _log(line):
@@ -145,11 +145,14 @@ class _Call:
             if value is None:
                 value = os.environ.get("USERSTATE_" + name) or default
             return value
-        self.urls = setting(metadata_url, "METADATA_URL", METADATA_URL).split() or [""]
+        self.urls = str(setting(metadata_url, "METADATA_URL", METADATA_URL)).split()
         # Who names a metadata address wants it asked, whatever the environment says.
         self.url = setting(url, "URL") if metadata_url is None else url
-        for address in self.urls + [self.url][self.url is None:]:
-            _checked(address)
+        if metadata_url is not None or self.url is None:
+            for address in self.urls or [""]:
+                _checked(address)
+        if self.url is not None:
+            _checked(self.url)
         self.timeout = _seconds("timeout", setting(timeout, "TIMEOUT", 10))
         self.ends = clock() + _seconds("deadline", setting(deadline, "DEADLINE", 150))
         self.dry_run, self.verbose, self.say, self.said = dry_run, verbose, say, set()
@@ -163,6 +166,8 @@ class _Call:
 
 def _persist(call, read, urls=None, body=None):
     """Try until read takes an answer, or trying is useless, or time is up."""
+    if call.dry_run:
+        raise EventError("a dry run cannot ask the network")
     urls, tries, few, last, begun = list(urls or call.urls), 0, 0, False, call.clock()
     while True:
         url, tries = urls.pop(0), tries + 1
@@ -192,7 +197,7 @@ def _attempt(call, url, body):
     """Return the answer to one request, made on a thread that can be left behind.
 
     urllib.request follows redirects (a POST becomes a GET), asks proxies, opens file:
-    and hides the socket, without which no try ends before its time.
+    and hides the socket, which has to be closed.
     """
     begun, parts = call.clock(), urllib.parse.urlsplit(url)
     limit, tls = max(0, min(call.timeout, call.ends - begun)), parts.scheme == "https"
@@ -270,6 +275,8 @@ def _failure(error):
         text = "name not resolved (is the network up?)"
     elif isinstance(error, ConnectionRefusedError):
         text = "connection refused (is the service up?)"
+    elif isinstance(error, http.client.HTTPException):
+        text = f"broken answer ({type(error).__name__})"
     elif "CERTIFICATE_VERIFY_FAILED" in text:
         text += " (install ca-certificates or set SSL_CERT_FILE)"
         # Not yet valid, expired (x509_vfy.h), or Python 3.6, which does not tell.
@@ -300,7 +307,8 @@ def _refusal(reply, body, answer=b""):
 
 def _document(answer):
     try:
-        document = json.loads(answer)
+        # int() takes minutes for a number of 1 MiB.
+        document = json.loads(answer, parse_int=lambda digits: int(digits[:999]))
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
@@ -326,7 +334,7 @@ def _checked(url):
 
 
 def _public(url):
-    return re.sub("[^/]*@", "", re.split("[?#]", str(url))[0])[:200]
+    return "(hidden: @)" if "@" in str(url) else re.split("[?#]", str(url))[0][:200]
 
 
 def _seconds(name, value):
@@ -372,8 +380,6 @@ def _main(argv):
         text = USAGE if "help" in options else f"userstate {__version__}"
         return _print(text, sys.stdout)
     if words == ["url"]:
-        if "dry_run" in options:
-            raise EventError("url asks the network: not with --dry-run")
         return _print(user_state_url(**options), sys.stdout)
     if len(words) != 3:
         raise EventError(f"{len(words)} operands: must be STATE CODE MESSAGE, the "

@@ -1,9 +1,10 @@
 """What the functions return and raise, and what they make of a metadata document."""
 import inspect
 import json
+import subprocess
 
 import pytest
-from conftest import ACCEPTED, Peer, answer, document
+from conftest import ACCEPTED, TOP, Peer, answer, document
 
 import userstate
 
@@ -87,6 +88,7 @@ UNUSABLE = {
     "over 1 MiB": answer(200, json.dumps({
         "a": "x" * 2**20, "user_state_url": "http://h/"}).encode()),
     "big number": answer(200, b'{"a": ' + b"9" * 100000 + b"}"),
+    "a message in a document": answer(200, b'{"id": 1, "message": "s3cret"}'),
 }
 
 
@@ -127,7 +129,8 @@ def test_an_address_that_is_not_http_is_refused_by_post_event():
 
 @pytest.mark.parametrize("options", [
     dict(timeout=0), dict(deadline=-1), dict(timeout="x"), dict(deadline=float("nan")),
-    dict(timeout=True), dict(url="ftp://h/"), dict(metadata_url="x"), dict(url=5)])
+    dict(timeout=True), dict(url="ftp://h/"), dict(metadata_url="x"), dict(url=5),
+    dict(metadata_url=["http://h/"])])
 def test_invalid_options_are_value_errors(options):
     with pytest.raises(userstate.EventError):
         userstate.send_user_state_event("running", 1000, "x", **options)
@@ -147,6 +150,26 @@ def test_the_environment_counts_in_python_too(platform, monkeypatch):
 def test_dry_run_prints(capsys):
     userstate.send_user_state_event("running", 1000, "x", dry_run=True)
     assert json.loads(capsys.readouterr().out)["code"] == 1000
+
+
+def test_a_dry_run_never_asks_the_network(capsys):
+    with Peer(ACCEPTED) as peer:
+        userstate.post_event({"a": 1}, peer.url, dry_run=True)
+        for function in (userstate.fetch_metadata, userstate.user_state_url):
+            with pytest.raises(userstate.EventError, match="dry run"):
+                function(metadata_url=peer.url, dry_run=True)
+        assert peer.requests == [] and capsys.readouterr().out == '{"a": 1}\n'
+
+
+def test_a_huge_number_in_the_document_takes_no_time(edge_python):
+    body = b'{"a": ' + b"9" * 1000000 + b', "user_state_url": "http://h/"}'
+    code = ("import sys, time, userstate; begun = time.monotonic();"
+            "print(userstate.user_state_url(metadata_url=sys.argv[1]));"
+            "assert time.monotonic() - begun < 1")
+    with Peer(answer(200, body)) as peer:
+        ended = subprocess.run([edge_python, "-B", "-c", code, peer.url], cwd=TOP,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stdout) == (0, b"http://h/\n"), ended.stderr
 
 
 def test_faults_that_pass_are_warnings_of_the_logger(caplog):

@@ -64,7 +64,7 @@ INVALID = {
     "two operands": (["running", "1000"], "2 operands"),
     "message not quoted": (["running", "1000", "a", "b"], "4 operands.*quoted"),
     "url and more": (["url", "x"], "2 operands"),
-    "url without network": (["-n", "url"], "url.*--dry-run"),
+    "url without network": (["-n", "url"], "dry run"),
     "unknown option": (["--nope", "running", "1000", "x"], "option --nope"),
     "unknown letter": (["-x", "running", "1000", "x"], "option -x"),
     "option without value": (["--url"], "option --url requires"),
@@ -112,14 +112,16 @@ def test_invalid_is_one_line_and_status_2_and_nothing_is_sent(name, capsys):
 def test_invalid_in_the_environment_is_status_2_as_well(variable, value):
     with Peer(ACCEPTED) as peer:
         ended = run("running", "1000", "x", env={
-            "USERSTATE_URL": peer.url, "USERSTATE_" + variable: value})
+            "USERSTATE_METADATA_URL": peer.url, "USERSTATE_" + variable: value})
         assert ended.status == 2 and peer.requests == []
         assert re.fullmatch("userstate: .*\n", ended.err)
 
 
 def test_secrets_of_an_invalid_address_are_not_shown(capsys):
     for url in ("http://user:s3cret@h/?token=s3cret#s3cret", "ftp://s3cret@h/",
-                "http://h:99999/?s3cret", "http://u:s3cret@h:x/"):
+                "http://h:99999/?s3cret", "http://u:s3cret@h:x/", "http://u:s3cret#x@h/",
+                "http://u:s3cret?x@h/", "http://u:s3cret/x@h/", "u:s3cret@h", "x@s3cret",
+                "http://s3cret\n@h/"):
         assert userstate.main(["--url", url, "running", "1000", "x"]) == 2
     assert "s3cret" not in capsys.readouterr().err
 
@@ -147,6 +149,13 @@ def test_url_of_the_environment_skips_the_metadata():
         env = {"USERSTATE_METADATA_URL": DEAD, "USERSTATE_URL": peer.url + "?a=b"}
         assert run("running", "1000", "x", env=env) == (0, "", "")
         assert peer.requests[0].startswith(b"POST /events?a=b HTTP/1.1\r\n")
+
+
+def test_a_metadata_address_of_the_environment_does_not_matter_with_url():
+    with Peer(ACCEPTED) as peer:
+        ended = run("--url", peer.url, "running", "1000", "x",
+                    env={"USERSTATE_METADATA_URL": "nonsense"})
+        assert ended == (0, "", "") and len(peer.events) == 1
 
 
 def test_url_prints_the_address(platform):
@@ -285,3 +294,11 @@ def test_an_unknown_address_is_accepted_but_never_called_delivered(capfd):
         assert userstate.main(words) == 0
         assert platform.shown() == []
         assert "deliver" not in capfd.readouterr().err
+
+
+def test_ctrl_c_before_main_is_one_line_as_well(edge_python):
+    early = SOURCE.replace(b"class DeadlineError", b"os.kill(os.getpid(), 2)\n" * 2
+                           + b"class DeadlineError", 1)
+    ended = subprocess.run([edge_python, "-c", early], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (130, b"userstate: interrupted\n")

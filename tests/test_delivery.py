@@ -253,7 +253,8 @@ def test_a_refusal_whose_body_hangs_is_still_one(said):
 @pytest.mark.parametrize("location, shown", [
     ("http://other.example/events?token=s3cret", "http://other.example/events"),
     ("file:///etc/passwd", "file:///etc/passwd"), ("/else", "/else"),
-    ("http://u:s3cret@h/", "http://h/"), ("http://[", "http://[")])
+    ("http://u:s3cret@h/", "(hidden: @)"), ("http://u:s3cret?x@h/", "(hidden: @)"),
+    ("http://[", "http://[")])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_never_followed_and_its_target_named(status, location, shown, said):
     with Peer(ACCEPTED) as other:
@@ -346,6 +347,13 @@ def test_the_reason_of_an_answer_is_shown_on_one_line(body, shown, said):
             post(peer, said)
     assert f"HTTP 403 Reason {shown}".strip() + "; refused" in str(caught.value)
     assert "s3cret" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_nothing_of_a_document_without_a_status_line_is_shown(said):
+    with Peer(b'{"id": "s3cret"}\n') as peer:
+        with pytest.raises(userstate.DeadlineError, match="broken answer .BadStatusLine") as c:
+            ask(peer, said)
+    assert "s3cret" not in str(c.value)
 
 
 def test_a_reason_phrase_from_outside_is_cut_and_made_printable(said):
@@ -580,7 +588,7 @@ def test_ten_thousand_machines_deliver_and_do_not_flood(monkeypatch):
     requests = {}
 
     class Machine:
-        said, verbose, timeout = set(), False, 10
+        dry_run, timeout = False, 10
 
         def __init__(self):
             self.now = dice.uniform(0, 10)
