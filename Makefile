@@ -2,7 +2,7 @@
 PYTHON = python3
 TESTS =
 
-.PHONY: demo serve test clean
+.PHONY: demo serve test bench clean
 
 demo:  ## the main job against the service in tests/, on a free port
 	@$(PYTHON) -B tests/demo.py
@@ -16,6 +16,9 @@ test: .venv/bin/pytest  ## all tests; TESTS="-k pipe" for some
 .venv/bin/pytest:
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip --quiet --disable-pip-version-check install pytest
+
+bench:  ## what an event costs, beside what it replaces
+	@$(PYTHON) -B tests/bench.py
 
 clean:
 	rm -rf .venv .pytest_cache __pycache__ tests/__pycache__

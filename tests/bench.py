@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""What an event costs, side by side: the classic script, the least urllib, userstate.py.
+
+Whole processes in turn, A B C A B C ..., against the local service in a process of its own.
+Prints medians, and the medians of the pairwise ratios, as the tables of the README.
+"""
+import base64
+import gzip
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCRIPT = os.path.join(os.path.dirname(HERE), "userstate.py")
+ROUNDS = 30
+PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+CLASSIC = """
+for n in $(seq "$1"); do
+  url=$(curl -sf "$USERSTATE_METADATA_URL" | jq -r .user_state_url)
+  data=$(jq -n '{state: "running", code: 1000, message: "hey im still running"}')
+  curl -sf -X POST -d "$data" "$url"
+done
+"""
+FLOOR = """
+import json, os, urllib.request
+url = json.load(urllib.request.urlopen(os.environ["USERSTATE_METADATA_URL"]))["user_state_url"]
+event = {"state": "running", "code": 1000, "message": "hey im still running"}
+urllib.request.urlopen(urllib.request.Request(url, json.dumps(event).encode()))
+"""
+MANY = """
+import sys, userstate
+for _ in range(int(sys.argv[1])):
+    userstate.send_user_state_event("running", 1000, "hey im still running")
+"""
+EVENT = ["running", "1000", "hey im still running"]
+LOOP = ('for n in $(seq "$1"); do "$PYTHON" userstate.py running 1000 '
+        '"hey im still running" || exit; done')
+
+
+def measure(command, environment):
+    """Run command with the script on its standard input; return the seconds it took."""
+    with open(SCRIPT, "rb") as script:
+        begun = time.perf_counter()
+        subprocess.run(command, env=environment, stdin=script, cwd=os.path.dirname(SCRIPT),
+                       stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - begun
+
+
+def compare(title, commands, bases, environment):
+    """Run commands, {name: argv}, in turn; print a table with ratios to those of bases."""
+    taken = {name: [] for name in commands}
+    for _ in range(ROUNDS):
+        for name, command in commands.items():
+            taken[name].append(measure(command, environment))
+    bases = [name for name in bases if name in commands]
+    print(f"\n| {title} | ms |" + "".join(f" x {name} |" for name in bases))
+    print("|---|---|" + "---|" * len(bases))
+    for name, runs in taken.items():
+        ratios = "".join(
+            f" {statistics.median(a / b for a, b in zip(runs, taken[other])):.2f} |"
+            for other in bases)
+        print(f"| {name} | {statistics.median(runs) * 1000:.0f} |{ratios}")
+
+
+def loopback_bytes():
+    """Return how many bytes the loopback has carried, headers included; 0 if not Linux."""
+    try:
+        with open("/proc/net/dev") as file:
+            return int(re.search(r"lo:\s*(\d+)", file.read()).group(1))
+    except OSError:
+        return 0
+
+
+def grow(environment):
+    """Print how time and traffic grow with the number of events."""
+    events = environment["USERSTATE_METADATA_URL"].replace("/metadata", "/events")
+    print("\n| events | separate calls | with `USERSTATE_URL` exported | one process |\n"
+          "|---|---|---|---|")
+    for count in (1, 10, 100):
+        loop = ["sh", "-c", LOOP, "sh", str(count)]
+        cells = []
+        for command, env in (
+                (loop, environment), (loop, dict(environment, USERSTATE_URL=events)),
+                ([PYTHON, "-c", MANY, str(count)], environment)):
+            before = loopback_bytes()
+            seconds = measure(command, env)
+            cells.append(f"{seconds:.2f} s, {(loopback_bytes() - before) / 1000:.1f} kB")
+        print(f"| {count} | {' | '.join(cells)} |")
+
+
+def peak(code, environment):
+    """Return the peak memory, in MiB, of a Python that runs code; Linux only."""
+    code += "\nprint(open('/proc/self/status').read())"
+    status = subprocess.run([PYTHON, "-c", code, *EVENT], env=environment, check=True,
+                            stdout=subprocess.PIPE).stdout.decode()
+    return int(re.search(r"VmHWM:\s*(\d+)", status).group(1)) / 1024
+
+
+def main():
+    """Measure and print; return the exit status."""
+    environment = {"PATH": os.environ["PATH"], "PYTHON": PYTHON, "PYTHONPATH": ""}
+    service = subprocess.Popen([sys.executable, "-B", os.path.join(HERE, "service.py"),
+                                "--port", "0"], stdout=subprocess.PIPE)
+    try:
+        service.stdout.readline()
+        url = service.stdout.readline().decode().strip().split("=")[1]
+        environment["USERSTATE_METADATA_URL"] = url
+        version = subprocess.run([PYTHON, "-V"], stdout=subprocess.PIPE).stdout.decode()
+        tools = all(map(shutil.which, ("bash", "curl", "jq")))
+        jq = "the classic script is skipped: it needs bash, curl and jq"
+        if tools:
+            jq = subprocess.run(["jq", "--version"], stdout=subprocess.PIPE).stdout.decode()
+        print(f"{version.strip()}, {platform.system()} {platform.machine()}, "
+              f"{os.cpu_count()} cores, {jq.strip()}; medians of {ROUNDS} rounds.")
+        classic = {"classic": ["bash", "-c", CLASSIC, "bash", "1"]} if tools else {}
+        compare("one event", {
+            **classic, "floor": [PYTHON, "-c", FLOOR],
+            "`python3 -c pass`": [PYTHON, "-c", "pass"],
+            "`userstate.py`": [PYTHON, SCRIPT, *EVENT],
+            "`userstate.py`, piped": [PYTHON, "-", *EVENT]}, ("classic", "floor"), environment)
+        with tempfile.TemporaryDirectory() as folder:  # where the module may be cached
+            shutil.copy(SCRIPT, folder)
+            environment["PYTHONPATH"] = folder
+            classic = {"classic": ["bash", "-c", CLASSIC, "bash", "10"]} if tools else {}
+            compare("ten events", {
+                **classic, "ten calls": ["sh", "-c", LOOP, "sh", "10"],
+                "one process": [PYTHON, "-c", MANY, "10"]}, ("classic",), environment)
+            grow(environment)
+        with open(SCRIPT, "rb") as script:
+            source = script.read()
+        if os.path.exists("/proc/self/status"):
+            ours = peak(source.decode().replace("os._exit(main())", "main()")
+                        + "\natexit.unregister(leave)", environment)
+            floor = peak(FLOOR, environment)
+            print(f"\nPeak memory of one event: {ours:.1f} MiB, "
+                  f"{ours / floor:.2f} x the floor's {floor:.1f}.")
+    finally:
+        service.kill()
+        service.wait()
+    packed = len(base64.b64encode(gzip.compress(source, 9)))
+    print(f"\nThe file: {len(source)} bytes, {len(source.splitlines())} lines, "
+          f"{packed} bytes as gzip and base64.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
