@@ -2,7 +2,6 @@
 """Tell the platform, from inside a machine, how its installation is getting on.
 
     curl -fsS ADDRESS | python3 -I - running 1000 "installing packages"
-    userstate.send_user_state_event("running", 1000, "installing packages")
 """
 import atexit
 import os
@@ -10,7 +9,6 @@ import sys
 
 
 def leave(problem, status):
-    """End the process with a line."""
     try:
         os.write(2, f"userstate: {problem}\n".encode())
     finally:
@@ -42,9 +40,9 @@ STATES = "running", "succeeded", "failed"
 CODES = range(1000, 1100)
 PAUSES = 1, 2, 4, 8, 15  # seconds between tries; the last is repeated
 
-# More tries that an answer is worth. Others: none for 3xx and 4xx, else as many as fit.
+# More tries that an answer is worth. Not named: none for 3xx and 4xx, else ALWAYS.
 FEW, ALWAYS = 3, 9**9
-EVENT_RETRIES = {400: FEW,  # said of a failure of the service's own upstream, too
+EVENT_RETRIES = {400: FEW,  # the service says it of failures of its own upstream, too
                  408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: 0, 505: 0}
 METADATA_RETRIES = {**EVENT_RETRIES, 404: FEW}  # 404: the machine is not known yet
 
@@ -79,9 +77,9 @@ class DeadlineError(UserStateError):
 def send_user_state_event(state, code, message, call=None, **options):
     """Put an event on the timeline of this machine.
 
-    state is one of STATES, code an int in CODES, message a str. Options are those of
-    the command line: metadata_url, url (str), timeout, deadline (seconds), dry_run,
-    verbose (bool). Faults that pass are warnings of the logger "userstate".
+    state is one of STATES, code an int in CODES, message a str. Options, as on the
+    command line: metadata_url, url (str), timeout, deadline (seconds), dry_run, verbose
+    (bool). What is tried again is a warning of the logger "userstate".
     Raises EventError, RefusedError, DeadlineError.
     """
     event, call = build_event(state, code, message), call or _Call(**options)
@@ -90,12 +88,9 @@ def send_user_state_event(state, code, message, call=None, **options):
 
 def build_event(state, code, message):
     """Return the event as the dict that is sent as JSON; raise EventError."""
-    if state not in STATES:
-        raise EventError(f"state {state!r:.80}: must be running, succeeded or failed")
-    if type(code) is not int or code not in CODES:
-        raise EventError(f"code {code!r:.80}: must be a whole number, 1000 to 1099")
-    if not isinstance(message, str):
-        raise EventError(f"message {message!r:.80}: must be a string")
+    _check("state", state, state in STATES, "running, succeeded or failed")
+    _check("code", code, type(code) is int and code in CODES, "an int, 1000 to 1099")
+    _check("message", message, isinstance(message, str), "a string")
     return {"state": state, "code": code, "message": message}
 
 
@@ -112,9 +107,9 @@ def user_state_url(call=None, **options):
         if not (url and isinstance(url, str)):
             if not (isinstance(home, str) and home.endswith("/phone-home")):
                 reason = _reason(document) if len(document) == 1 else ""
-                raise UserStateError("no user_state_url in it" + reason, FEW)
+                raise UserStateError("no user_state_url" + reason, FEW)
             url = home[:-10] + "events"  # as Ignition does
-            call.warn(f"no user_state_url, but phone_home_url: using {_public(url)}")
+            call.warn(f"no user_state_url: using phone_home_url's {_public(url)}")
         return _checked(url)
     call = call or _Call(**options)
     return call.url or _persist(call, read)
@@ -123,7 +118,7 @@ def user_state_url(call=None, **options):
 def post_event(event, url, call=None, **options):
     """Post event, from build_event, to url; raise as send_user_state_event."""
     call = call or _Call(**options)
-    body = json.dumps(event)  # ASCII, lone surrogates escaped: every str is valid
+    body = json.dumps(event)  # ASCII: lone surrogates are escaped
     if call.dry_run:
         _print(body, sys.stdout)
     else:
@@ -143,14 +138,13 @@ class _Call:
                  clock=time.monotonic, sleep=time.sleep):
         def setting(value, name, default=None):
             if value is None:
-                value = os.environ.get("USERSTATE_" + name) or default
+                return os.environ.get("USERSTATE_" + name) or default
             return value
         self.urls = str(setting(metadata_url, "METADATA_URL", METADATA_URL)).split()
-        # Who names a metadata address wants it asked, whatever the environment says.
+        # A metadata address among the options is there to be asked.
         self.url = setting(url, "URL") if metadata_url is None else url
-        if metadata_url is not None or self.url is None:
-            for address in self.urls or [""]:
-                _checked(address)
+        for address in self.urls or [""] if metadata_url or self.url is None else []:
+            _checked(address)
         if self.url is not None:
             _checked(self.url)
         self.timeout = _seconds("timeout", setting(timeout, "TIMEOUT", 10))
@@ -165,7 +159,7 @@ class _Call:
 
 
 def _persist(call, read, urls=None, body=None):
-    """Try until read takes an answer, or trying is useless, or time is up."""
+    """Try until read takes an answer, trying is useless or time is up."""
     if call.dry_run:
         raise EventError("a dry run cannot ask the network")
     urls, tries, few, last, begun = list(urls or call.urls), 0, 0, False, call.clock()
@@ -178,27 +172,22 @@ def _persist(call, read, urls=None, body=None):
         if fault.retries:
             urls.append(url)  # each try takes the next address
         few += fault.retries == FEW
-        now = call.clock()
-        left, wait = call.ends - now, min(fault.wait, 30)
+        left, wait = call.ends - call.clock(), min(fault.wait, 30)
         pause = max(wait, PAUSES[:tries][-1] * random.uniform(0.5, 1))
         fact = f"{_public(url)}: {fault}"
-        end = f"at try {tries} after {now - begun:.1f} s"
+        end = f"at try {tries} after {call.clock() - begun:.1f} s"
         if not urls or few > FEW:
             raise RefusedError(f"{fact}; refused {end}") from fault
         if last or left <= wait:
             raise DeadlineError(f"{fact}; gave up {end}") from fault
         if pause >= left:
-            last, pause = True, left * 0.9  # the rest is for one more try
+            last, pause = True, left * 0.9  # leaves one more try
         call.warn(fact, f"; trying again in {pause:.1f} s")
         call.sleep(pause)
 
 
 def _attempt(call, url, body):
-    """Return the answer to one request, made on a thread that can be left behind.
-
-    urllib.request follows redirects (a POST becomes a GET), asks proxies, opens file:
-    and hides the socket, which has to be closed.
-    """
+    # urllib.request redirects (a POST becomes a GET), asks proxies, hides the socket.
     begun, parts = call.clock(), urllib.parse.urlsplit(url)
     limit, tls = max(0, min(call.timeout, call.ends - begun)), parts.scheme == "https"
     outcome = UserStateError(f"no answer in {limit:.3g} s", ALWAYS)
@@ -230,42 +219,38 @@ def _attempt(call, url, body):
                     outcome = b""
                 else:
                     answer = reply.read(1 << 20)
-                    if reply.length and len(answer) < 1 << 20:  # read() hides it
+                    if reply.length and len(answer) < 1 << 20:  # read() does not tell
                         raise http.client.IncompleteRead(answer, reply.length)
                     outcome = answer
         except socket.timeout:
             pass  # the outcome is that there is none
-        except Exception as error:  # whatever it is, the other thread tells
+        except Exception as error:  # of any kind: the waiting thread tells
             outcome = refusal or _failure(error)
         finally:
             connection.close()
             if line:
                 line.close()
 
-    def abandon():  # it must not deliver behind the back of the next one
-        nonlocal over
-        over = True
-        try:
-            line.shutdown(socket.SHUT_RDWR)
-        except (OSError, AttributeError):  # ended, or not begun
-            pass
-
+    thread = threading.Thread(target=exchange, daemon=True)
     try:
-        thread = threading.Thread(target=exchange, daemon=True)
         thread.start()
         thread.join(limit)
         result = outcome
     except RuntimeError as error:  # no thread to be had
         result = _failure(error)
     finally:
-        abandon()
-    accepted = isinstance(result, bytes)
+        over = True  # or it could deliver later
+        try:
+            line.shutdown(socket.SHUT_RDWR)
+        except (OSError, AttributeError):
+            pass
+    fault = isinstance(result, Exception) and result
     if call.verbose:
-        call.say(f"{method} {_public(url)}: {'accepted' if accepted else result}, "
+        call.say(f"{method} {_public(url)}: {fault or 'accepted'}, "
                  f"{call.clock() - begun:.3f} s")
-    if accepted:
-        return result
-    raise result
+    if fault:
+        raise fault
+    return result
 
 
 def _failure(error):
@@ -307,7 +292,7 @@ def _refusal(reply, body, answer=b""):
 
 def _document(answer):
     try:
-        # int() takes minutes for a number of 1 MiB.
+        # int() of a whole MiB takes minutes.
         document = json.loads(answer, parse_int=lambda digits: int(digits[:999]))
     except (ValueError, RecursionError):
         document = None
@@ -325,12 +310,12 @@ def _reason(document):
 def _checked(url):
     try:
         parts = urllib.parse.urlsplit(url)
-        if (re.fullmatch("https?://[!-~]+", url, re.I) and parts.port != 0
-                and "@" not in parts.netloc and parts.hostname.encode("idna")):
-            return url
+        valid = (re.fullmatch("https?://[!-~]+", url, re.I) and parts.port != 0
+                 and "@" not in parts.netloc and parts.hostname.encode("idna"))
     except (ValueError, AttributeError, TypeError):
-        pass
-    raise EventError(f"address {_public(url)!r}: must be http(s)://host, and no user")
+        valid = False
+    _check("address", _public(url), valid, "http(s)://host, and no user")
+    return url
 
 
 def _public(url):
@@ -338,27 +323,31 @@ def _public(url):
 
 
 def _seconds(name, value):
-    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) or not float(value):
-        raise EventError(f"{name} {value!r:.80}: must be seconds, above 0 to 99999")
+    valid = re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) and float(value)
+    _check(name, value, valid, "seconds, above 0 to 99999")
     return float(value)
+
+
+def _check(name, value, valid, must):
+    if not valid:
+        raise EventError(f"{name} {value!r:.80}: must be {must}")
 
 
 USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
        userstate [OPTIONS] url
 STATE: running, succeeded, failed or an exit status; CODE: 1000 to 1099
-  --metadata-url URL  ($USERSTATE_METADATA_URL)
-  --url URL           skip the metadata ($USERSTATE_URL)
-  --timeout SECONDS   of one try, 10 ($USERSTATE_TIMEOUT)
-  --deadline SECONDS  of everything, 150 ($USERSTATE_DEADLINE)
-  -n, --dry-run       only print the JSON
-  -v, --verbose  -h, --help  --version
+--metadata-url URL   or $USERSTATE_METADATA_URL
+--url URL            or $USERSTATE_URL
+--timeout SECONDS    or $USERSTATE_TIMEOUT, of one try: 10
+--deadline SECONDS   or $USERSTATE_DEADLINE, of everything: 150
+-n --dry-run, -v --verbose, -h --help, --version
 status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted"""
 OPTIONS = "metadata-url= url= timeout= deadline= dry-run verbose help version".split()
 SHORT = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}
 
 
 def main(argv=None):
-    """Run the command line argv, by default the process's; return its exit status."""
+    """Run the command line argv, default sys.argv[1:]; return its exit status."""
     try:
         return _main(argv)
     except (UserStateError, KeyboardInterrupt) as error:
@@ -371,21 +360,19 @@ def _main(argv):
         words = sys.argv[1:] if argv is None else argv
         given, words = getopt.getopt(words, "nvh", OPTIONS)
     except getopt.GetoptError as error:
-        raise EventError(f"{error}; see --help") from error
+        raise EventError(f"{error}; see --help") from None
     options = {"say": _complain}
     for name, value in given:
         name = SHORT.get(name, name)[2:]
         options[name.replace("-", "_")] = value if name + "=" in OPTIONS else True
-    if "help" in options or "version" in options:
-        text = USAGE if "help" in options else f"userstate {__version__}"
-        return _print(text, sys.stdout)
+    for name, text in (("help", USAGE), ("version", f"userstate {__version__}")):
+        if name in options:
+            return _print(text, sys.stdout)
     if words == ["url"]:
         return _print(user_state_url(**options), sys.stdout)
-    if len(words) != 3:
-        raise EventError(f"{len(words)} operands: must be STATE CODE MESSAGE, the "
-                         "message quoted; see --help")
+    _check("operands", words, len(words) == 3, "STATE CODE MESSAGE, the message quoted")
     state, code, message = words
-    if argv is None:  # what is not in the locale's encoding came as surrogates
+    if argv is None:  # bytes that are not in the locale's encoding are surrogates
         message = os.fsencode(message).decode("utf-8", "replace")
     if re.fullmatch("[0-9]{1,3}", state) and int(state) < 256:
         if int(state):
@@ -407,8 +394,8 @@ def _print(text, stream):
     try:
         stream.write(text + "\n")
         stream.flush()
-    except (OSError, ValueError, AttributeError) as error:  # full, or closed: None
-        raise UserStateError(f"nothing could be printed: {error}") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserStateError(f"cannot print: {error}") from error
     return 0
 
 

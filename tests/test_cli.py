@@ -59,11 +59,12 @@ def test_the_state_is_a_word_or_an_exit_status(state, shown, capsys):
 
 
 INVALID = {
-    "no operand": ([], "0 operands"),
-    "one operand": (["running"], "1 operands"),
-    "two operands": (["running", "1000"], "2 operands"),
-    "message not quoted": (["running", "1000", "a", "b"], "4 operands.*quoted"),
-    "url and more": (["url", "x"], "2 operands"),
+    "no operand": ([], "operands .*: must be STATE CODE MESSAGE"),
+    "one operand": (["running"], "operands .*: must be STATE CODE MESSAGE"),
+    "two operands": (["running", "1000"], "operands .*: must be STATE CODE MESSAGE"),
+    "message not quoted": (["running", "1000", "a", "b"], "operands .* message quoted"),
+    "many operands": (["running"] * 5000, "operands .*: must be STATE CODE MESSAGE"),
+    "url and more": (["url", "x"], "operands .*: must be STATE CODE MESSAGE"),
     "url without network": (["-n", "url"], "dry run"),
     "unknown option": (["--nope", "running", "1000", "x"], "option --nope"),
     "unknown letter": (["-x", "running", "1000", "x"], "option -x"),
