@@ -190,16 +190,17 @@ def _attempt(call, url, body):
     # urllib.request redirects (a POST becomes a GET), asks proxies, hides the socket.
     begun, parts = call.clock(), urllib.parse.urlsplit(url)
     limit, tls = max(0, min(call.timeout, call.ends - begun)), parts.scheme == "https"
-    outcome = UserStateError(f"no answer in {limit:.3g} s", ALWAYS)
-    line = over = refusal = None
+    outcome = line = over = refusal = None
     method = "POST" if body else "GET"
 
     def exchange():
         nonlocal outcome, line, refusal
         connection = http.client.HTTPConnection(
-            parts.hostname, parts.port or (443 if tls else 80), timeout=limit)
+            parts.hostname, parts.port or (443 if tls else 80),
+            timeout=limit / 2)  # for each address: a dead one leaves time for another
         try:
             connection.connect()
+            connection.sock.settimeout(limit)
             line = connection.sock.dup()
             if over:
                 return
@@ -244,10 +245,12 @@ def _attempt(call, url, body):
             line.shutdown(socket.SHUT_RDWR)
         except (OSError, AttributeError):
             pass
+    seconds = call.clock() - begun
+    if result is None:
+        result = UserStateError(f"no answer in {seconds:.1f} s", ALWAYS)
     fault = isinstance(result, Exception) and result
     if call.verbose:
-        call.say(f"{method} {_public(url)}: {fault or 'accepted'}, "
-                 f"{call.clock() - begun:.3f} s")
+        call.say(f"{method} {_public(url)}: {fault or 'accepted'}, {seconds:.3f} s")
     if fault:
         raise fault
     return result

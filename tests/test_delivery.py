@@ -444,6 +444,31 @@ except userstate.DeadlineError:
         assert peer.requests == []
 
 
+def test_a_dead_address_of_two_leaves_time_for_the_other(edge_python):
+    with socket.socket() as dead, Peer(ACCEPTED) as peer:
+        dead.bind(("127.0.0.1", 0))
+        dead.listen(0)
+        waiting = []
+        for _ in range(3):  # its backlog is full: who connects gets no answer
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(dead.getsockname())
+        code = f"""
+import socket, userstate
+def both(*args, **options):
+    return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
+            for port in ({dead.getsockname()[1]}, {peer.port})]
+socket.getaddrinfo = both
+userstate.post_event({{}}, "http://two.example/", timeout=1, deadline=1)
+"""
+        ended = subprocess.run([edge_python, "-B", "-c", code], cwd=TOP,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert ended.returncode == 0, ended.stderr
+        assert len(peer.events) == 1
+        for client in waiting:
+            client.close()
+
+
 FLOODS = {
     "endless body": flood(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536),
     "endless chunks": flood(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
