@@ -172,7 +172,7 @@ def _persist(call, read, urls=None, body=None):
         if fault.retries:
             urls.append(url)  # each try takes the next address
         few += fault.retries == FEW
-        left, wait = call.ends - call.clock(), min(fault.wait, 30)
+        left, wait = call.ends - call.clock(), max(0, min(fault.wait, 30))
         pause = max(wait, PAUSES[:tries][-1] * random.uniform(0.5, 1))
         fact = f"{_public(url)}: {fault}"
         end = f"at try {tries} after {call.clock() - begun:.1f} s"
@@ -181,7 +181,7 @@ def _persist(call, read, urls=None, body=None):
         if last or left <= wait:
             raise DeadlineError(f"{fact}; gave up {end}") from fault
         if pause >= left:
-            last, pause = True, left * 0.9  # leaves one more try
+            last, pause = True, left - min(1, left / 2)  # for a last try
         call.warn(fact, f"; trying again in {pause:.1f} s")
         call.sleep(pause)
 
@@ -215,14 +215,11 @@ def _attempt(call, url, body):
             with connection.getresponse() as reply:
                 if not 200 <= reply.status < 300:
                     outcome = refusal = _refusal(reply, body)
-                    outcome = _refusal(reply, body, reply.read(1 << 16))
+                    outcome = _refusal(reply, body, _read(reply, 1 << 16))
                 elif body:
                     outcome = b""
                 else:
-                    answer = reply.read(1 << 20)
-                    if reply.length and len(answer) < 1 << 20:  # read() does not tell
-                        raise http.client.IncompleteRead(answer, reply.length)
-                    outcome = answer
+                    outcome = _read(reply, 1 << 20)
         except socket.timeout:
             pass  # the outcome is that there is none
         except Exception as error:  # of any kind: the waiting thread tells
@@ -256,6 +253,14 @@ def _attempt(call, url, body):
     return result
 
 
+def _read(reply, most):
+    answer = bytearray(most)  # read() believes in a chunk of -1 bytes and reads on
+    answer = bytes(answer[:reply.readinto(answer)])
+    if reply.length and len(answer) < most:  # readinto() does not tell
+        raise http.client.IncompleteRead(answer, reply.length)
+    return answer
+
+
 def _failure(error):
     retries = 0 if isinstance(error, (ValueError, ImportError)) else ALWAYS
     text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
@@ -265,10 +270,16 @@ def _failure(error):
         text = "connection refused (is the service up?)"
     elif isinstance(error, http.client.HTTPException):
         text = f"broken answer ({type(error).__name__})"
+    elif isinstance(error, ImportError):
+        text = f"https needs what this Python lacks: {error}"
+    elif "WRONG_VERSION_NUMBER" in text:
+        text += " (is it http?)"
     elif "CERTIFICATE_VERIFY_FAILED" in text:
-        text += " (install ca-certificates or set SSL_CERT_FILE)"
-        # Not yet valid, expired (x509_vfy.h), or Python 3.6, which does not tell.
-        if getattr(error, "verify_code", 9) in (9, 10):
+        # Of x509_vfy.h: not yet valid, expired, another host; Python 3.6 does not tell.
+        code = getattr(error, "verify_code", None)
+        if code not in (9, 10, 62, 64):
+            text += " (install ca-certificates or set SSL_CERT_FILE)"
+        if code in (9, 10, None):
             retries = ALWAYS
             text += time.strftime(" (is the clock right? It says %F %R)")
     return UserStateError(text, retries)
@@ -286,7 +297,7 @@ def _refusal(reply, body, answer=b""):
     try:
         wait = (float(after) if after.isdigit() else
                 email.utils.mktime_tz(email.utils.parsedate_tz(after)) - time.time())
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         wait = 0
     retries = EVENT_RETRIES if body else METADATA_RETRIES
     return UserStateError(
@@ -317,7 +328,7 @@ def _checked(url):
                  and "@" not in parts.netloc and parts.hostname.encode("idna"))
     except (ValueError, AttributeError, TypeError):
         valid = False
-    _check("address", _public(url), valid, "http(s)://host, and no user")
+    _check("address", _public(url), valid, "http(s)://host in ASCII, no user")
     return url
 
 

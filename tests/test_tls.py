@@ -112,6 +112,7 @@ def test_a_certificate_for_another_host_is_refused_at_once(authority, edge_pytho
                     env={"SSL_CERT_FILE": str(authority / "ca.pem")})
         assert ended.status == 1 and peer.events == []
     assert re.fullmatch(r"userstate: .*127\.0\.0\.1.*refused at try 1.*\n", ended.err)
+    assert "ca-certificates" not in ended.err and "clock" not in ended.err
 
 
 @pytest.mark.parametrize("name", ["expired", "future"])
@@ -121,6 +122,17 @@ def test_a_wrong_time_is_tried_again_with_a_hint_at_the_clock(name, authority, e
                     python=edge_python, env={"SSL_CERT_FILE": str(authority / "ca.pem")})
         assert ended.status == 75 and peer.events == []
     assert re.search(r"clock right\? It says \d{4}-\d\d-\d\d \d\d:\d\d", ended.err)
+    assert ("ca-certificates" in ended.err) is not tells_why(edge_python)
+
+
+def test_https_to_a_service_that_speaks_http_is_named(said):
+    def plain(connection, peer):
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with Peer(plain) as peer:
+        url = peer.url.replace("http:", "https:")
+        with pytest.raises(userstate.DeadlineError, match="is it http"):
+            userstate.post_event({}, url, **said.options)
 
 
 def test_delivers_once_the_certificate_is_valid(authority, said, monkeypatch):
