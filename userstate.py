@@ -38,17 +38,17 @@ METADATA_URL = ("https://metadata.packet.net/metadata "
                 "https://metadata.platformequinix.com/metadata")
 STATES = "running", "succeeded", "failed"
 CODES = range(1000, 1100)
-PAUSES = 1, 2, 4, 8, 15  # seconds between tries; the last is repeated
+PAUSES = 1, 2, 4, 8, 15  # seconds; the last is repeated
 
 # More tries that an answer is worth. Not named: none for 3xx and 4xx, else ALWAYS.
 FEW, ALWAYS = 3, 9**9
-EVENT_RETRIES = {400: FEW,  # the service says it of failures of its own upstream, too
+EVENT_RETRIES = {400: FEW,  # also said when its own upstream fails
                  408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: 0, 505: 0}
 METADATA_RETRIES = {**EVENT_RETRIES, 404: FEW}  # 404: the machine is not known yet
 
 
 class UserStateError(Exception):
-    """Base of the errors below; its text is one printable line."""
+    """Base of the errors; its text is one printable line."""
 
     status = 1
 
@@ -59,19 +59,19 @@ class UserStateError(Exception):
 
 
 class EventError(UserStateError, ValueError):
-    """Invalid state, code, message or option: nothing was sent."""
+    """Invalid argument or option: nothing was sent."""
 
     status = 2
 
 
 class RefusedError(UserStateError):
-    """Refused or unusable: trying again will not help."""
+    """Trying again will not help."""
 
 
 class DeadlineError(UserStateError):
-    """Gave up at the deadline: trying again later may help."""
+    """Gave up: trying again later may help."""
 
-    status = 75  # EX_TEMPFAIL of sysexits.h
+    status = 75  # EX_TEMPFAIL
 
 
 def send_user_state_event(state, code, message, call=None, **options):
@@ -79,8 +79,7 @@ def send_user_state_event(state, code, message, call=None, **options):
 
     state is one of STATES, code an int in CODES, message a str. Options, as on the
     command line: metadata_url, url (str), timeout, deadline (seconds), dry_run, verbose
-    (bool). What is tried again is a warning of the logger "userstate".
-    Raises EventError, RefusedError, DeadlineError.
+    (bool). Raises EventError, RefusedError, DeadlineError; logs what it retries.
     """
     event, call = build_event(state, code, message), call or _Call(**options)
     post_event(event, call.dry_run or user_state_url(call), call)
@@ -131,7 +130,7 @@ def _log(line):
 
 
 class _Call:
-    """The options of a call; its deadline counts from here."""
+    """The options of a call, and when it ends."""
 
     def __init__(self, metadata_url=None, url=None, timeout=None, deadline=None,
                  dry_run=False, verbose=False, say=_log,
@@ -141,7 +140,7 @@ class _Call:
                 return os.environ.get("USERSTATE_" + name) or default
             return value
         self.urls = str(setting(metadata_url, "METADATA_URL", METADATA_URL)).split()
-        # A metadata address among the options is there to be asked.
+        # Who names a metadata address wants it asked.
         self.url = setting(url, "URL") if metadata_url is None else url
         for address in self.urls or [""] if metadata_url or self.url is None else []:
             _checked(address)
@@ -187,7 +186,7 @@ def _persist(call, read, urls=None, body=None):
 
 
 def _attempt(call, url, body):
-    # urllib.request redirects (a POST becomes a GET), asks proxies, hides the socket.
+    # urllib.request redirects a POST as a GET, asks proxies and hides the socket.
     begun, parts = call.clock(), urllib.parse.urlsplit(url)
     limit, tls = max(0, min(call.timeout, call.ends - begun)), parts.scheme == "https"
     outcome = line = over = refusal = None
@@ -197,7 +196,7 @@ def _attempt(call, url, body):
         nonlocal outcome, line, refusal
         connection = http.client.HTTPConnection(
             parts.hostname, parts.port or (443 if tls else 80),
-            timeout=limit / 2)  # for each address: a dead one leaves time for another
+            timeout=limit / 2)  # the first may be dead
         try:
             connection.connect()
             connection.sock.settimeout(limit)
@@ -205,9 +204,7 @@ def _attempt(call, url, body):
             if over:
                 return
             if tls:
-                import ssl  # slow, and some Pythons have none
-                connection.sock = ssl.create_default_context().wrap_socket(
-                    connection.sock, server_hostname=parts.hostname)
+                _start_tls(connection)
             target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
             connection.request(method, target, body, {
                 "Host": parts.netloc, "Connection": "close",
@@ -221,8 +218,8 @@ def _attempt(call, url, body):
                 else:
                     outcome = _read(reply, 1 << 20)
         except socket.timeout:
-            pass  # the outcome is that there is none
-        except Exception as error:  # of any kind: the waiting thread tells
+            pass  # no outcome
+        except Exception as error:  # the other thread tells
             outcome = refusal or _failure(error)
         finally:
             connection.close()
@@ -234,7 +231,7 @@ def _attempt(call, url, body):
         thread.start()
         thread.join(limit)
         result = outcome
-    except RuntimeError as error:  # no thread to be had
+    except RuntimeError as error:  # no thread
         result = _failure(error)
     finally:
         over = True  # or it could deliver later
@@ -253,8 +250,25 @@ def _attempt(call, url, body):
     return result
 
 
+def _start_tls(connection, flags=0):
+    import ssl  # slow, and some Pythons have none
+    context = ssl.create_default_context()
+    context.verify_flags |= flags
+    try:
+        connection.sock = context.wrap_socket(
+            connection.sock, server_hostname=connection.host)
+    except ssl.SSLError as error:
+        if flags or "VERIFY_FAILED" not in str(error) or hasattr(error, "verify_code"):
+            raise
+        # Python 3.6 does not tell: is all but the time right?
+        connection.connect()
+        _start_tls(connection, 0x200000)  # X509_V_FLAG_NO_CHECK_TIME
+        error.verify_code = 10
+        raise
+
+
 def _read(reply, most):
-    answer = bytearray(most)  # read() believes in a chunk of -1 bytes and reads on
+    answer = bytearray(most)  # after a chunk of -1 bytes read() would never end
     answer = bytes(answer[:reply.readinto(answer)])
     if reply.length and len(answer) < most:  # readinto() does not tell
         raise http.client.IncompleteRead(answer, reply.length)
@@ -263,25 +277,25 @@ def _read(reply, most):
 
 def _failure(error):
     retries = 0 if isinstance(error, (ValueError, ImportError)) else ALWAYS
-    text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    name = type(error).__name__
+    text = getattr(error, "strerror", None) or f"{name}: {error}"
     if isinstance(error, socket.gaierror):
         text = "name not resolved (is the network up?)"
     elif isinstance(error, ConnectionRefusedError):
         text = "connection refused (is the service up?)"
     elif isinstance(error, http.client.HTTPException):
-        text = f"broken answer ({type(error).__name__})"
+        text = f"broken answer ({name})"
     elif isinstance(error, ImportError):
-        text = f"https needs what this Python lacks: {error}"
+        text = f"this Python has no TLS: {error}"
     elif "WRONG_VERSION_NUMBER" in text:
         text += " (is it http?)"
     elif "CERTIFICATE_VERIFY_FAILED" in text:
-        # Of x509_vfy.h: not yet valid, expired, another host; Python 3.6 does not tell.
-        code = getattr(error, "verify_code", None)
-        if code not in (9, 10, 62, 64):
-            text += " (install ca-certificates or set SSL_CERT_FILE)"
-        if code in (9, 10, None):
+        retries, code = 0, getattr(error, "verify_code", 0)
+        if code in (9, 10):  # of x509_vfy.h: not yet valid, expired
             retries = ALWAYS
             text += time.strftime(" (is the clock right? It says %F %R)")
+        elif code not in (62, 64):  # another host
+            text += " (install ca-certificates or set SSL_CERT_FILE)"
     return UserStateError(text, retries)
 
 
@@ -305,8 +319,7 @@ def _refusal(reply, body, answer=b""):
 
 
 def _document(answer):
-    try:
-        # int() of a whole MiB takes minutes.
+    try:  # without int() of a whole MiB
         document = json.loads(answer, parse_int=lambda digits: int(digits[:999]))
     except (ValueError, RecursionError):
         document = None
@@ -350,10 +363,10 @@ def _check(name, value, valid, must):
 USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
        userstate [OPTIONS] url
 STATE: running, succeeded, failed or an exit status; CODE: 1000 to 1099
---metadata-url URL   or $USERSTATE_METADATA_URL
---url URL            or $USERSTATE_URL
---timeout SECONDS    or $USERSTATE_TIMEOUT, of one try: 10
---deadline SECONDS   or $USERSTATE_DEADLINE, of everything: 150
+--metadata-url URL, or $USERSTATE_METADATA_URL
+--url URL, or $USERSTATE_URL
+--timeout SECONDS of a try (10), or $USERSTATE_TIMEOUT
+--deadline SECONDS of all (150), or $USERSTATE_DEADLINE
 -n --dry-run, -v --verbose, -h --help, --version
 status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted"""
 OPTIONS = "metadata-url= url= timeout= deadline= dry-run verbose help version".split()
@@ -361,7 +374,7 @@ SHORT = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}
 
 
 def main(argv=None):
-    """Run the command line argv, default sys.argv[1:]; return its exit status."""
+    """Run the command line, by default sys.argv[1:]; return its status."""
     try:
         return _main(argv)
     except (UserStateError, KeyboardInterrupt) as error:
@@ -384,9 +397,9 @@ def _main(argv):
             return _print(text, sys.stdout)
     if words == ["url"]:
         return _print(user_state_url(**options), sys.stdout)
-    _check("operands", words, len(words) == 3, "STATE CODE MESSAGE, the message quoted")
+    _check("operands", words, len(words) == 3, "STATE CODE MESSAGE, MESSAGE quoted")
     state, code, message = words
-    if argv is None:  # bytes that are not in the locale's encoding are surrogates
+    if argv is None:  # not of the locale: surrogates
         message = os.fsencode(message).decode("utf-8", "replace")
     if re.fullmatch("[0-9]{1,3}", state) and int(state) < 256:
         if int(state):
@@ -408,7 +421,7 @@ def _print(text, stream):
     try:
         stream.write(text + "\n")
         stream.flush()
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # full, or closed: None
         raise UserStateError(f"cannot print: {error}") from error
     return 0
 

@@ -62,7 +62,7 @@ INVALID = {
     "no operand": ([], "operands .*: must be STATE CODE MESSAGE"),
     "one operand": (["running"], "operands .*: must be STATE CODE MESSAGE"),
     "two operands": (["running", "1000"], "operands .*: must be STATE CODE MESSAGE"),
-    "message not quoted": (["running", "1000", "a", "b"], "operands .* message quoted"),
+    "message not quoted": (["running", "1000", "a", "b"], "operands .* MESSAGE quoted"),
     "many operands": (["running"] * 5000, "operands .*: must be STATE CODE MESSAGE"),
     "url and more": (["url", "x"], "operands .*: must be STATE CODE MESSAGE"),
     "url without network": (["-n", "url"], "dry run"),
