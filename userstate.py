@@ -196,7 +196,7 @@ def _attempt(call, url, body):
         nonlocal outcome, line, refusal
         connection = http.client.HTTPConnection(
             parts.hostname, parts.port or (443 if tls else 80),
-            timeout=limit / 2)  # the first may be dead
+            timeout=limit / 2)  # of 2 addresses 1 may be dead
         try:
             connection.connect()
             connection.sock.settimeout(limit)
@@ -351,7 +351,7 @@ def _public(url):
 
 def _seconds(name, value):
     valid = re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) and float(value)
-    _check(name, value, valid, "seconds, above 0 to 99999")
+    _check(name, value, valid, "seconds, like 10 or 0.5")
     return float(value)
 
 

@@ -603,7 +603,7 @@ def test_a_stopped_service_is_given_up_at_the_deadline():
 
 def test_no_thread_to_be_had_is_tried_again(said):
     """A process that may start no thread says so, and delivers when it may again."""
-    code = f"""
+    code = """
 import resource, userstate
 soft = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (100 << 20, soft[1]))
@@ -613,7 +613,7 @@ said = []
 def sleep(seconds):
     threading.stack_size(0)
     resource.setrlimit(resource.RLIMIT_AS, soft)
-userstate.post_event({{}}, "URL", say=lambda line: said.append(line), sleep=sleep)
+userstate.post_event({}, "URL", say=lambda line: said.append(line), sleep=sleep)
 print(said)
 """
     with Peer(ACCEPTED) as peer:
