@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What an installation does: two events to the local service, and the timeline after it."""
+"""What an installation does: events and commands, and the timeline after them."""
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from service import Service
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "userstate.py")
 COMMANDS = (
     ("running", "1000", "hey im still running"),
+    ("run", "1010", "unpack the disk image", "true"),
+    ("run", "1020", "install the boot loader", "sh", "-c", "exit 3"),
     ("succeeded", "1001", "hey im done now :)"),
 )
 
@@ -27,9 +30,10 @@ def main():
     print(f"$ export USERSTATE_METADATA_URL={service.url}/metadata", flush=True)
     status = 0
     for words in COMMANDS:
-        print(f'$ cat userstate.py | python3 - {words[0]} {words[1]} "{words[2]}"', flush=True)
-        status |= subprocess.run([sys.executable, "-", *words], input=script,
-                                 env=environment).returncode
+        shown = " ".join(shlex.quote(word) for word in words).replace("'", '"')
+        print(f"$ cat userstate.py | python3 - {shown}", flush=True)
+        ended = subprocess.run([sys.executable, "-", *words], input=script, env=environment)
+        status |= ended.returncode != (3 if "exit 3" in words else 0)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(service.url + "/metadata") as reply:
         device = json.loads(reply.read().decode())["id"]

@@ -42,6 +42,8 @@ def test_shell_blocks_run(block, environment, platform):
         os.symlink(SCRIPT, environment["PREFIX"] + "/bin/userstate")
     ended = subprocess.run(["sh", "-eu", "-c", block], env=environment, cwd=TOP,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    if "exit 100" in block:
+        return check_timeline(ended, platform)
     assert (ended.returncode, ended.stdout) == (0, b""), ended.stderr
     events = platform.shown()
     expected = re.findall(r"(?:running|succeeded) (\d{4}) \"(.*?)\"", block)
@@ -49,6 +51,14 @@ def test_shell_blocks_run(block, environment, platform):
         expected = [("1099", "user-data")]
     assert [(kind, body) for kind, _, body in events] == [
         (f"user.{code}", message) for code, message in expected]
+
+
+def check_timeline(ended, platform):
+    """The script that fails in the middle shows what the README says."""
+    shown = next(text for _, text in BLOCKS if text.startswith("TYPE"))
+    assert ended.returncode == 100 and ended.stderr == b""
+    assert [f"{kind:12}{state:12}{body}" for kind, state, body in platform.shown()[::-1]
+            ] == shown.splitlines()[1:]
 
 
 def test_the_readme_has_shell_blocks():
@@ -62,8 +72,9 @@ def test_python_blocks_run(platform):
         ended = subprocess.run([sys.executable, "-B", "-c", block], cwd=TOP,
                                env=platform.env, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT)
-        assert (ended.returncode, ended.stdout) == (0, b"")
-    assert platform.shown() == [("user.1000", "running", "hey im still running")]
+        assert (ended.returncode, ended.stdout) == (0, b"installing\n" * ("step" in block))
+    assert [(kind, state) for kind, state, _ in platform.shown()] == [
+        ("user.1000", "running"), ("user.1010", "running"), ("user.1010", "succeeded")]
 
 
 def test_make_demo_prints_what_the_readme_shows(python):
