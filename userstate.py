@@ -7,7 +7,7 @@ import sys
 WHOLE = "install python3 (Alpine, Debian, Fedora, OpenWrt) or python3-modules (Yocto)"
 
 
-def leave(kind=Exception, error="incomplete download, nothing was sent", trace=None):
+def leave(kind=Exception, error="incomplete download", trace=None):
   hint = f"; {WHOLE}" if issubclass(kind, ImportError) else ""
   try:
     os.write(2, f"userstate: {str(error) or 'interrupted'}{hint}\n".encode())
@@ -37,9 +37,9 @@ METADATA_URL = ("https://metadata.packet.net/metadata "
                 "https://metadata.platformequinix.com/metadata")
 STATES = "running", "succeeded", "failed"
 CODES = range(1000, 1100)
-PAUSES = 1, 2, 4, 8, 15  # seconds
+PAUSES = 1, 2, 4, 8, 15
 FEW, ALWAYS = 3, 9**9
-FAULTS = (  # text, tries more that it is worth, hint; the first counts
+FAULTS = (  # text, more tries that it is worth, hint
   (r"\w+ HTTP 400|GET (HTTP 404|no user|not JSON)", FEW, ""),
   (r"\w+ HTTP (408|425|429|5(?!0[15])|[^345])", ALWAYS, ""),
   (r"\w+ (HTTP|address)|.*match", 0, ""),
@@ -77,7 +77,7 @@ class DeadlineError(UserStateError):
 
 
 def send_user_state_event(state, code, message, call=None, **options):
-  """Put an event on the timeline of this machine; log what is tried again.
+  """Put an event on the timeline of this machine.
 
   state: one of STATES; code: an int of CODES; message: a str; options: those of the
   command line. Raises EventError, RefusedError, DeadlineError.
@@ -95,7 +95,7 @@ def build_event(state, code, message):
 
 
 def fetch_metadata(**options):
-  """Return the metadata document, a dict; raise likewise."""
+  """Return the metadata, a dict; raise likewise."""
   return _persist(step(1000, "", **options), _document)
 
 
@@ -105,8 +105,8 @@ def user_state_url(call=None, **options):
     document = _document(answer)
     url, home = document.get("user_state_url"), str(document.get("phone_home_url"))
     if not url and home.endswith("/phone-home"):
-      url = home[:-10] + "events"  # as Ignition does
-      call.say(f"no user_state_url: using phone_home_url's {_public(url)}")
+      url = home[:-10] + "events"
+      call.say(f"no user_state_url: phone_home_url's {_public(url)}")
     if not isinstance(url or None, str):
       raise UserStateError("no user_state_url" + _reason(document))
     return _checked(url)
@@ -127,21 +127,21 @@ def _log(line):
 class step:
   """Report around a block: running, then succeeded, or failed with the exception.
 
-  every: seconds between reports that it still runs. Raises EventError before the block.
+  every: seconds between reports that it still runs. Raises EventError.
   """
 
   def __init__(self, code, message, every=None, metadata_url=None, url=None,
                timeout=None, deadline=None, dry_run=False, verbose=False, say=_log,
                clock=time.monotonic, sleep=time.sleep):
     build_event("running", code, message)
-    if metadata_url is None:  # who names one wants it asked
+    if metadata_url is None:  # it wins
       url = _env("url", url)
     urls = str(_env("metadata_url", metadata_url, METADATA_URL)).split()
     for address in (urls or [""]) if url is None else [url]:
       _checked(address)
     timeout = _seconds("timeout", timeout, 10)
     deadline = _seconds("deadline", deadline, 150)
-    every = every and _seconds("every", every)
+    every = every if every is None else _seconds("every", every)
     ends, said, ended = clock() + deadline, set(), Event()
     vars(self).update(locals())
     self.reports = Thread(target=self.report_on, daemon=True)
@@ -149,7 +149,7 @@ class step:
   def __enter__(self):
     self.begun, self.sleep = self.clock(), self.ended.wait
     self.timeout = min(self.timeout, 10)
-    with suppress(RuntimeError):  # no thread
+    with suppress(RuntimeError):
       self.reports.start()
     return self
 
@@ -202,7 +202,7 @@ def _checked(url):
     if (re.fullmatch("https?://[!-~]+", url, re.I) and parts.port != 0
         and "@" not in parts.netloc and parts.hostname.encode("idna")):
       return url
-  raise EventError(f"address {_public(url)!a}: must be http(s)://host in ASCII, no user")
+  raise EventError(f"address {_public(url)!a}: must be http(s)://host, no user")
 
 
 def _public(url):
@@ -238,7 +238,7 @@ def _persist(call, read, urls=None, body=None):
       raise kind(f"{fact}{hint}; {end} at try {tries} after {now - begun:.1f} s")
     pause = max(fault.wait, PAUSES[:tries][-1] * random.uniform(0.5, 1))
     if pause >= left:
-      last, pause = True, left - min(1, left / 2)  # for a last try
+      last, pause = True, left - min(1, left / 2)
     if fact not in call.said:
       call.said.add(fact)
       call.say(f"{fact}{hint}; trying again in {pause:.1f} s")
@@ -255,7 +255,7 @@ def _attempt(call, method, url, body):
     nonlocal outcome, line
     try:
       connection = getattr(client, parts.scheme.upper() + "Connection")(
-        parts.netloc, timeout=limit / 2)  # 1 of 2 addresses may be dead
+        parts.netloc, timeout=limit / 2)  # one address may be dead
       connection.connect()
       line = connection.sock
       line.settimeout(limit)
@@ -270,7 +270,7 @@ def _attempt(call, method, url, body):
           outcome = _refusal(reply, b""), None
           with suppress(OSError, client.HTTPException):
             outcome = _refusal(reply, _read(reply, 1 << 16)), None
-    except Exception as error:  # raised below
+    except Exception as error:
       text = getattr(error, "strerror", None) or str(error)
       if isinstance(error, client.HTTPException):  # may quote the document
         text = f"broken answer ({type(error).__name__})"
@@ -287,7 +287,7 @@ def _attempt(call, method, url, body):
     Thread(target=exchange, daemon=True).start()
     over.wait(limit)
     fault, answer = outcome
-  except RuntimeError as error:  # no thread
+  except RuntimeError as error:
     fault = UserStateError(str(error))
   finally:
     hang_up()
@@ -338,26 +338,31 @@ def _reason(document):
 def _run(report, command):
   import signal
   import subprocess
-  ours, seen = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}, []
+  ours, seen = {1, 2, 15}, []  # HUP, INT, TERM
+  waited = ours | {signal.SIGCHLD}
   signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide the status
   with suppress(OSError), open("/proc/self/environ", "rb") as file:
-    if b"LC_CTYPE=" not in file.read():
+    if b"\0LC_CTYPE=" not in b"\0" + file.read():
       os.environ.pop("LC_CTYPE", None)  # Python's own (PEP 538)
+  signal.pthread_sigmask(signal.SIG_BLOCK, waited)
   try:
-    child = subprocess.Popen(command, close_fds=False)
+    child = subprocess.Popen(command, close_fds=False, preexec_fn=lambda:
+                             signal.pthread_sigmask(signal.SIG_UNBLOCK, waited))
   except OSError as error:
     status = 127 if isinstance(error, FileNotFoundError) else 126
     what = f"cannot run {command[0]}: {error.strerror}"
+    report.say(UserStateError(what))
   else:
-    signal.pthread_sigmask(signal.SIG_BLOCK, ours | {signal.SIGCHLD})
     report.__enter__()
     while child.poll() is None:
-      got = signal.sigwaitinfo(ours | {signal.SIGCHLD})
+      got = signal.sigwaitinfo(waited)
       if got.si_signo in ours:
         seen.append(got)
-        # A Ctrl-C of the terminal (si_code > 0) has reached the command.
-        if got.si_signo != signal.SIGINT or got.si_code <= 0:
-          child.send_signal(got.si_signo)
+        # A Ctrl-C of the terminal (si_code > 0) has reached its whole group.
+        if (got.si_signo != 2 or got.si_code <= 0
+            or os.getpgid(child.pid) != os.getpgrp()):
+          with suppress(OSError):  # not ours
+            child.send_signal(got.si_signo)
     status = child.returncode
     what = f"exit status {status}" if status else "done"
     if status < 0:
@@ -436,7 +441,7 @@ def _print(text, name="stdout"):
   try:
     stream.write(text + "\n")
     stream.flush()
-  except (OSError, ValueError, AttributeError) as error:  # full, or closed: None
+  except (OSError, ValueError, AttributeError) as error:
     raise UserStateError(f"cannot print: {error}") from error
   return 0
 

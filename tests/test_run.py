@@ -3,10 +3,12 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -66,7 +68,9 @@ def test_shells_pipe_it(shell, platform):
     ("/nowhere/x", 127, "No such file or directory"), ("nowhere-x", 127, "No such file"),
     ("/", 126, "Permission denied")])
 def test_a_command_that_cannot_run_is_reported(command, status, what, platform):
-    assert run("run", "1010", "m", command, env=platform.env) == (status, "", "")
+    ended = run("run", "1010", "m", command, env=platform.env)
+    assert ended.status == status and ended.out == ""
+    assert ended.err.startswith(f"userstate: cannot run {command}: {what}")
     (_, state, message), = platform.shown()
     assert state == "failed" and message.startswith(f"m: cannot run {command}: {what}")
 
@@ -74,7 +78,7 @@ def test_a_command_that_cannot_run_is_reported(command, status, what, platform):
 @pytest.mark.parametrize("words", [
     [], ["1010"], ["1010", "m"], ["1010", "m", "--"], ["999", "m", "true"],
     ["--every", "x", "1010", "m", "true"], ["--every=0", "1010", "m", "true"],
-    ["--nope", "1010", "m", "true"], ["--every"]])
+    ["--nope", "1010", "m", "true"], ["--every"], ["--every", "", "1010", "m", "true"]])
 def test_invalid_operands_run_nothing(words, capsys, tmp_path):
     words = [str(tmp_path / "ran") if w == "true" else w for w in words]
     assert userstate.main(["--url", DEAD, "run", *words]) == 2
@@ -188,8 +192,8 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("python", [OLDEST, NEWEST])
-@pytest.mark.parametrize("env", [{}, {"LC_ALL": "C", "A": "b"}, {"LC_CTYPE": "C.UTF-8"}],
-                         ids=str)
+@pytest.mark.parametrize("env", [{}, {"LC_ALL": "C", "A": "b"}, {"LC_CTYPE": "C.UTF-8"},
+                                 {"MY_LC_CTYPE": "x"}], ids=str)
 def test_the_command_finds_all_as_it_was(python, env, platform, tmp_path):
     if not os.path.exists("/proc/self/environ"):
         pytest.skip("no /proc here")
@@ -260,6 +264,55 @@ def test_ctrl_c_at_a_terminal_reaches_the_command_once_and_it_has_the_terminal(p
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.WEXITSTATUS(status) == 6 and b"2\r\n" not in shown
+    assert len(platform.shown()) == 2
+
+
+def test_ctrl_c_reaches_a_command_in_a_group_of_its_own(platform):
+    """The terminal sends it to the group of the reporter only."""
+    pid, terminal = pty.fork()
+    if not pid:
+        code = ("import os, sys; os.setpgid(0, 0); print('ready', flush=True);"
+                "__import__('time').sleep(30)")
+        os.execv(sys.executable, [sys.executable, "-B", SCRIPT, "--url",
+                                  platform.url + "/events", "run", "1010", "m",
+                                  sys.executable, "-c", code])
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.WEXITSTATUS(status) == 130
+    assert platform.shown()[-1][2].startswith("m: killed by SIGINT")
+
+
+def test_a_signal_as_the_command_starts_is_passed_on(platform):
+    for _ in range(20):
+        with start("run", "1010", "m", "sh", "-c", "kill -TERM $PPID; exec sleep 20",
+                   url=platform.url + "/events") as process:
+            assert process.wait(20) == 143
+    assert [state for _, state, _ in platform.shown()] == ["running", "failed"] * 20
+
+
+def test_a_signal_that_may_not_be_passed_on_is_harmless(platform):
+    if os.getuid() or not shutil.which("setpriv"):
+        pytest.skip("needs root and setpriv")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        become_root = shutil.copy(shutil.which("setpriv"), folder)
+        os.chmod(become_root, 0o4755)
+        script = shutil.copy(SCRIPT, folder)
+        python = "/usr/bin/python3"
+        if not os.path.exists(python):
+            pytest.skip("no Python that everybody may run")
+        with subprocess.Popen(
+                ["setpriv", "--reuid=65534", "--clear-groups", python, "-B", script, "--url",
+                 platform.url + "/events", "run", "1010", "m", become_root, "--reuid=0", "sh", "-c",
+                 "echo ready; sleep 1"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0 and process.stderr.read() == b""
     assert len(platform.shown()) == 2
 
 
@@ -366,7 +419,7 @@ def test_a_report_that_fails_is_a_warning_and_nothing_else(script, caplog):
 
 @pytest.mark.parametrize("words, options", [
     ((999, "m"), {}), ((1000, None), {}), ((1000, "m"), {"every": "x"}),
-    ((1000, "m"), {"timeout": -1}), ((1000, "m"), {"url": "ftp://h"})])
+    ((1000, "m"), {"every": 0}), ((1000, "m"), {"timeout": -1}), ((1000, "m"), {"url": "ftp://h"})])
 def test_an_invalid_step_raises_before_the_block(words, options):
     with pytest.raises(userstate.EventError):
         with userstate.step(*words, **options):
