@@ -1,8 +1,7 @@
 # Nothing but Python 3 and make; PYTHON=python3.8 takes another one.
 PYTHON = python3
-TESTS =
 
-.PHONY: demo serve test bench clean
+.PHONY: demo serve test test-slow test-rest bench clean
 
 demo:  ## the main job against the service in tests/, on a free port
 	@$(PYTHON) -B tests/demo.py
@@ -10,8 +9,23 @@ demo:  ## the main job against the service in tests/, on a free port
 serve:  ## the service to practise on, until Ctrl-C
 	@$(PYTHON) -B tests/service.py
 
-test: .venv/bin/pytest  ## all tests; TESTS="-k pipe" for some
-	@.venv/bin/python -m pytest $(TESTS)
+# All tests, in two processes at once; TESTS="-k pipe" for some. DEBOOTSTRAP=1 adds those that
+# make a small Debian, as root.
+SLOW = $(addprefix tests/test_,delivery.py tls.py shape.py)
+PYTEST = DEBOOTSTRAP=$(DEBOOTSTRAP) .venv/bin/python -m pytest
+
+test: .venv/bin/pytest
+ifdef TESTS
+	@$(PYTEST) $(TESTS)
+else
+	@$(MAKE) --no-print-directory --keep-going --output-sync --jobs=2 test-slow test-rest
+endif
+
+test-slow:
+	@$(PYTEST) $(SLOW)
+
+test-rest:
+	@$(PYTEST) $(filter-out $(SLOW),$(wildcard tests/test_*.py))
 
 .venv/bin/pytest:
 	$(PYTHON) -m venv .venv
