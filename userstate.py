@@ -261,8 +261,8 @@ def _attempt(call, method, url, body):
       line.settimeout(limit)
       if over.is_set():
         return
-      connection.request(method, urlunsplit(("", "", parts.path or "/", parts.query, "")),
-                         body, {"Content-Type": "application/json"})
+      target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+      connection.request(method, target, body, {"Content-Type": "application/json"})
       with connection.getresponse() as reply:
         if 200 <= reply.status < 300:
           outcome = None, b"" if body else _read(reply, 1 << 20)
@@ -386,7 +386,7 @@ USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
        userstate [OPTIONS] url
 STATE: running, succeeded, failed, 0 to 255; CODE: 1000 to 1099; OPTIONS:
 --metadata-url URL ($USERSTATE_METADATA_URL), --url URL ($USERSTATE_URL),
---timeout SECONDS ($USERSTATE_TIMEOUT, 10), --deadline SECONDS ($USERSTATE_DEADLINE, 150),
+--timeout SECONDS=10 ($USERSTATE_TIMEOUT), --deadline SECONDS=150 ($USERSTATE_DEADLINE),
 -n --dry-run, -v --verbose, -h --help, --version
 status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted"""
 OPTIONS = "every= metadata-url= url= timeout= deadline= dry-run verbose help version".split()
