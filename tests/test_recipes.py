@@ -56,6 +56,24 @@ def test_the_autoinstall_is_yaml_of_commands(tmp_path):
         assert all(isinstance(command, str) for command in config[key])
 
 
+@pytest.mark.parametrize("download, status", [
+    (f"cp {SCRIPT}", 0), (": >", 1), ("false", 1)], ids=["good", "empty", "failed"])
+def test_the_script_of_the_config(download, status, tmp_path, platform):
+    """A good download installs, whatever the service says; a bad one stops with a line."""
+    script = re.search("content: \\|\n(.*?)^runcmd", block("yaml"), re.M | re.S).group(1)
+    for old, new in (("curl -fsSL http://files.example.com/userstate.py -o", download),
+                     ("/run/userstate.py", str(tmp_path / "userstate.py")),
+                     ("http://metadata.example.com/metadata", "http://127.0.0.1:9/metadata"),
+                     ("apt-get install -y nginx", "echo installed")):
+        script = script.replace(old, new)
+    ended = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, timeout=60,
+                           env=dict(os.environ, USERSTATE_DEADLINE="0.3"))
+    assert ended.returncode == status
+    assert ended.stdout == (b"" if status else b"installed\n")
+    assert ended.stderr or download == "false"
+
+
 def test_kickstart(tmp_path):
     (tmp_path / "ks").write_text(block("kickstart"))
     check("ksvalidator", str(tmp_path / "ks"))
@@ -91,11 +109,12 @@ def test_the_unit_reports_its_result(result, shown, platform):
 
 def test_ansible(platform):
     words = block("ansible").strip().replace("ansible all", "ansible all -i localhost, -c local")
+    words = words.replace("http://metadata.example.com/metadata", platform.metadata_url)
     if not shutil.which("ansible"):
         pytest.skip("ansible is not installed")
     ended = subprocess.run(words, shell=True, cwd=TOP, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT, timeout=60,
-                           env=dict(os.environ, ANSIBLE_LOCALHOST_WARNING="0", **platform.env))
+                           env=dict(os.environ, ANSIBLE_LOCALHOST_WARNING="0"))
     assert ended.returncode == 0, ended.stdout.decode()
     assert platform.shown() == [("user.1060", "running", "configured")]
 
