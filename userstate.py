@@ -417,7 +417,7 @@ def _main(argv):
     return _print(user_state_url(**options))
   command = words[4 if words[3:4] == ["--"] else 3:]
   _check("operands", words, command if run else len(words) == 3,
-         "STATE CODE MESSAGE, MESSAGE quoted")
+         "STATE CODE MESSAGE, MESSAGE quoted; see --help")
   state, code, message = words[:3]
   if argv is None:  # not of the locale: surrogates
     message = os.fsencode(message).decode("utf-8", "replace")
