@@ -1,450 +1,800 @@
 #!/usr/bin/env python3
-"""Tell the platform, from inside a machine, how its installation is getting on."""
+"""Tell the platform, from inside a machine, how its installation is getting on.
+
+    curl -fsSL http://files.example.com/userstate.py | python3 -I - running 1000 "hello"
+    python3 userstate.py run 1010 "install nginx" -- apt-get install -y nginx
+
+    import userstate
+    with userstate.step(1010, "install nginx"):
+        subprocess.check_call(["apt-get", "install", "-y", "nginx"])
+
+Two blank lines part the rooms: guard, constants and errors, public functions, delivery
+(it tries again), one request, what its answer is worth, step, run, command line.
+"""
 import atexit
 import os
 import sys
 
-WHOLE = "install python3 (Alpine, Debian, Fedora, OpenWrt) or python3-modules (Yocto)"
+PACKAGES = "install python3 (Alpine, Debian, Fedora, OpenWrt), python3-modules (Yocto)"
 
-
-def leave(kind=Exception, error="incomplete download", trace=None):
-  hint = f"; {WHOLE}" if issubclass(kind, ImportError) else ""
-  try:
-    os.write(2, f"userstate: {str(error) or 'interrupted'}{hint}\n".encode())
-  finally:
-    os._exit(130 if kind is KeyboardInterrupt else 1)
-
+def _leave(kind=Exception, error="incomplete download", trace=None):
+    try:
+        import select
+        hint = f"; {PACKAGES}" if issubclass(kind, ImportError) else ""
+        if select.select([], [2], [], 0)[1]:  # or it would block
+            os.write(2, f"userstate: {str(error) or 'interrupted'}{hint}\n".encode())
+        if kind is KeyboardInterrupt:
+            _end(-2)
+    finally:
+        os._exit(1)
 
 if __name__ == "__main__":
-  # Half a download may parse: only the last line passes this.
-  atexit.register(leave)
-  sys.excepthook = leave
-  if not sys.flags.isolated:
-    del sys.path[0]  # a json.py that lies there must not run as root
+    atexit.register(_leave)
+    # Most of half a download is a program: it does nothing, and ends with 0. Only the
+    # last line of the whole file passes this.
+    sys.excepthook = _leave
+    if not sys.flags.isolated:
+        del sys.path[0]  # a json.py that lies there must not run as root
+
+def _end(status):  # -2: by SIGINT itself, so that a shell script ends, too
+    if status == -2:
+        import signal
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(status if status >= 0 else 128 - status)  # whatever threads or stdout do
+
 import email.utils
+import errno
+import functools
 import getopt
+import http.client
+import io
 import json
 import random
 import re
+import select
+import signal
+import socket
+import struct
+import threading
 import time
 from contextlib import suppress
-from http import client
-from threading import Event, Thread
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-__version__ = "1.0"
+__version__ = "2.0"
 METADATA_URL = ("https://metadata.packet.net/metadata "
                 "https://metadata.platformequinix.com/metadata")
+SWITCHED_OFF = "this default was switched off on 2026-06-30: set USERSTATE_METADATA_URL"
 STATES = "running", "succeeded", "failed"
 CODES = range(1000, 1100)
-PAUSES = 1, 2, 4, 8, 15
-FEW, ALWAYS = 3, 9**9
-FAULTS = (  # text, more tries that it is worth, hint
-  (r"\w+ HTTP 400|GET (HTTP 404|no user|not JSON)", FEW, ""),
-  (r"\w+ HTTP (408|425|429|5(?!0[15])|[^345])", ALWAYS, ""),
-  (r"\w+ (HTTP|address)|.*match", 0, ""),
-  (r".*(not yet valid|expired|failed \()", ALWAYS, "is the clock right? It says %F %R"),
-  (".*VERIFY_FAILED", 0, "install ca-certificates or set SSL_CERT_FILE"),
-  (".*WRONG_VERSION", ALWAYS, "is it http?"),
-  (".*HTTPSConnection", 0, "no ssl: " + WHOLE),
-  ("", ALWAYS, ""))
-
+TIMEOUT, DEADLINE = 10, 150  # seconds of one try, of a call
+PAUSES = 1, 2, 4, 8, 15  # seconds between tries; the last one repeats
+RETRY_AFTER_MOST = 30  # seconds
+GRACE = 10  # seconds for a first report after the end of what it reports on
+MOMENT = 0.25  # seconds within which a signal that comes twice is one
+# On, 0: closed before the answer it is reset, or the kernel sends what is in its queue.
+LINGER = socket.SOL_SOCKET, socket.SO_LINGER
+METADATA_MOST, REFUSAL_MOST, LOG_MOST = 1 << 20, 1 << 16, 1 << 16  # bytes to read
+NEVER, FEW, ALWAYS = 0, 3, float("inf")  # how many more tries a fault is worth
 
 class UserStateError(Exception):
-  """Base of the errors, whose text is a line of ASCII."""
+    """Base of the errors; their text is one line of printable ASCII."""
+    status = 1  # of the command
 
-  status = 1
-
-  def __init__(self, text, wait=0):
-    super().__init__(re.sub("[^!-~]+", " ", text).strip())
-    self.wait = wait
-
+    def __init__(self, text):
+        super().__init__(_printable(text))
 
 class EventError(UserStateError, ValueError):
-  """Invalid argument or option: nothing was sent."""
-
-  status = 2
-
+    """An event, an option or an operand is invalid: nothing was sent."""
+    status = 2
 
 class RefusedError(UserStateError):
-  """Trying again will not help."""
-
+    """Trying again will not help."""
 
 class DeadlineError(UserStateError):
-  """Gave up: trying again later may help."""
+    """Gave up at the deadline: trying again later may help."""
+    status = 75  # EX_TEMPFAIL
 
-  status = 75  # EX_TEMPFAIL
+class _Fault(Exception):
+    """A try failed: why, and how many more it is worth, wait seconds later at least."""
+    def __init__(self, text, more, hint="", wait=0.0):
+        super().__init__(text)
+        self.more, self.hint, self.wait = more, hint, wait
+
+    def told(self, url):
+        hint = SWITCHED_OFF if url in METADATA_URL.split() else self.hint
+        return f"{_public(url)}: {self} ({hint})" if hint else f"{_public(url)}: {self}"
 
 
-def send_user_state_event(state, code, message, call=None, **options):
-  """Put an event on the timeline of this machine.
+def send_user_state_event(state, code, message, **options):
+    """Put an event on the timeline of this machine.
 
-  state: one of STATES; code: an int of CODES; message: a str; options: those of the
-  command line. Raises EventError, RefusedError, DeadlineError.
-  """
-  event, call = build_event(state, code, message), call or step(1000, "", **options)
-  post_event(event, call.dry_run or user_state_url(call), call)
-
+    state: one of STATES; code: an int of CODES; message: a str, sent as it is. options:
+    metadata_url, url (str), timeout, deadline (seconds, int or float), dry_run, verbose
+    (bool), as on the command line. Raises EventError if any of it is invalid,
+    RefusedError if trying again will not help, DeadlineError at the deadline.
+    """
+    _Delivery(**options).send(build_event(state, code, message))
 
 def build_event(state, code, message):
-  """Return the event, a dict; raise EventError."""
-  _check("state", state, state in STATES, "running, succeeded or failed")
-  _check("code", code, type(code) is int and code in CODES, "an int, 1000 to 1099")
-  _check("message", message, isinstance(message, str), "a string")
-  return {"state": state, "code": code, "message": message}
-
+    """Return the event, a dict of the three; raise EventError if one is invalid."""
+    _check("state", state, state in STATES, "running, succeeded or failed")
+    _check("code", code, type(code) is int and code in CODES, "an int, 1000 to 1099")
+    _check("message", message, isinstance(message, str), "a string")
+    return {"state": state, "code": code, "message": message}
 
 def fetch_metadata(**options):
-  """Return the metadata, a dict; raise likewise."""
-  return _persist(step(1000, "", **options), _document)
+    """Return the metadata, a dict; options and errors as of send_user_state_event."""
+    return _Delivery(**options).metadata(_document)
 
+def user_state_url(**options):
+    """Return the address for events, a str; options and errors as of the above."""
+    return _Delivery(**options).user_state_url()
 
-def user_state_url(call=None, **options):
-  """Return the address that takes events; raise likewise."""
-  def read(answer):
-    document = _document(answer)
-    url, home = document.get("user_state_url"), str(document.get("phone_home_url"))
-    if not url and home.endswith("/phone-home"):
-      url = home[:-10] + "events"
-      call.say(f"no user_state_url: phone_home_url's {_public(url)}")
-    if not isinstance(url or None, str):
-      raise UserStateError("no user_state_url" + _reason(document))
-    return _checked(url)
-  call = call or step(1000, "", **options)
-  return call.url or _persist(call, read)
-
-
-def post_event(event, url, call=None, **options):
-  """Post event, from build_event, to url; raise likewise."""
-  _persist(call or step(1000, "", **options), bytes, [url], json.dumps(event).encode())
-
-
-def _log(line):
-  import logging
-  logging.getLogger("userstate").warning("%s", line)
-
-
-class step:
-  """Report around a block: running, then succeeded, or failed with the exception.
-
-  every: seconds between reports that it still runs. Raises EventError.
-  """
-
-  def __init__(self, code, message, every=None, metadata_url=None, url=None,
-               timeout=None, deadline=None, dry_run=False, verbose=False, say=_log,
-               clock=time.monotonic, sleep=time.sleep):
-    build_event("running", code, message)
-    if metadata_url is None:  # it wins
-      url = _env("url", url)
-    urls = str(_env("metadata_url", metadata_url, METADATA_URL)).split()
-    for address in (urls or [""]) if url is None else [url]:
-      _checked(address)
-    timeout = _seconds("timeout", timeout, 10)
-    deadline = _seconds("deadline", deadline, 150)
-    every = every if every is None else _seconds("every", every)
-    ends, said, ended = clock() + deadline, set(), Event()
-    vars(self).update(locals())
-    self.reports = Thread(target=self.report_on, daemon=True)
-
-  def __enter__(self):
-    self.begun, self.sleep = self.clock(), self.ended.wait
-    self.timeout = min(self.timeout, 10)
-    with suppress(RuntimeError):
-      self.reports.start()
-    return self
-
-  def __exit__(self, kind, *error):
-    self.end(kind, f"{kind.__name__ if kind else 'done'} after {self.took()}")
-
-  def end(self, failed, what):
-    self.ends = min(self.ends, self.clock() + 10)
-    self.ended.set()
-    if self.reports.is_alive():
-      self.reports.join()
-    self.sleep = time.sleep
-    self.report("failed" if failed else "succeeded", ": " + what)
-
-  def report_on(self):
-    self.report("running")
-    while not self.ended.wait(
-        self.every and self.every - (self.clock() - self.begun) % self.every):
-      self.report("running", f": running for {self.took()}", self.every)
-
-  def report(self, state, what="", most=ALWAYS):
-    self.ends = self.clock() + min(most, self.deadline)
-    try:
-      send_user_state_event(state, self.code, self.message + what, self)
-    except UserStateError as error:
-      self.say(error)
-
-  def took(self):
-    seconds = int(self.clock() - self.begun)
-    hours, minutes = seconds // 3600, seconds // 60 % 60
-    return (f"{hours} h {minutes} min" if hours else
-            f"{minutes} min {seconds % 60} s" if minutes > 2 else f"{seconds} s")
-
-
-def _env(name, value, default=None):
-  if value is None:
-    return os.environ.get("USERSTATE_" + name.upper()) or default
-  return value
-
-
-def _seconds(name, value, default=None):
-  value = _env(name, value, default)
-  valid = re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) and float(value)
-  return _check(name, value, valid, "seconds, like 10 or 0.5")
-
-
-def _checked(url):
-  with suppress(ValueError, AttributeError, TypeError):
-    parts = urlsplit(url)
-    if (re.fullmatch("https?://[!-~]+", url, re.I) and parts.port != 0
-        and "@" not in parts.netloc and parts.hostname.encode("idna")):
-      return url
-  raise EventError(f"address {_public(url)!a}: must be http(s)://host, no user")
-
-
-def _public(url):
-  return "(hidden: @)" if "@" in str(url) else re.split("[?#]", str(url))[0][:200]
-
+def post_event(event, url, **options):
+    """Post event, a dict of build_event, to url, a str; the rest as of the above."""
+    _Delivery(**options).post(event, url)
 
 def _check(name, value, valid, must):
-  if not valid:
-    raise EventError(f"{name} {value!a:.80}: must be {must}")
-  return valid
+    if not valid:
+        raise EventError(f"{name} {_hide(ascii(value))}: must be {must}")
+
+def _hide(text):  # what looks like an address may hold a password
+    return "(hidden: an address)" if re.search("://|@", text) else text[:100]
+
+def _printable(text):
+    return re.sub("[^!-~]+", " ", str(text)).strip()
 
 
-def _persist(call, read, urls=None, body=None):
-  if call.dry_run:
-    _check("dry run", "url", body, "without network")
-    return _print(body.decode())
-  begun, tries, few, last = call.clock(), 0, 0, False
-  urls, method = [*(urls or call.urls)], "POST" if body else "GET"
-  while True:
-    url, tries = urls.pop(0), tries + 1
+class _Delivery:
+    """The options of a call, checked, its deadline, and the tries until then."""
+    def __init__(self, metadata_url=None, url=None, timeout=None, deadline=None,
+                 dry_run=False, verbose=False, say=None, clock=time.monotonic,
+                 sleep=time.sleep, **unknown):
+        for name in unknown:
+            raise EventError(f"option {_hide(name)}: there is none of this name")
+        # An address of the metadata that is given wins over USERSTATE_URL.
+        self.url = _setting("url", url) if metadata_url is None else url
+        urls = _setting("metadata_url", metadata_url, METADATA_URL)
+        self.urls = str(urls).split() or [""]
+        for address in self.urls if self.url is None else [self.url]:
+            _checked(address)
+        self.timeout = _seconds("timeout", timeout, TIMEOUT)
+        self.deadline = _seconds("deadline", deadline, DEADLINE)
+        self.dry_run, self.verbose = dry_run, verbose
+        self.tell, self.clock, self.sleep = say or _log, clock, sleep
+        self.said = set()  # problems
+        self.ends, self.until = clock() + self.deadline, lambda: ALWAYS
+
+    def renewed(self, timeout=ALWAYS, deadline=ALWAYS, until=lambda: ALWAYS):
+        """Return one that starts now and has less time; until() may draw nearer."""
+        import copy
+        other = copy.copy(self)
+        other.timeout = min(self.timeout, timeout)
+        other.ends, other.until = self.clock() + min(self.deadline, deadline), until
+        return other
+
+    def say(self, line, problem=None):
+        if problem is None or problem not in self.said:
+            self.said.add(problem)
+            self.tell(_printable(line))
+
+    def send(self, event):
+        self.post(event, self.url if self.dry_run else self.user_state_url())
+
+    def post(self, event, url):
+        try:
+            body = json.dumps(event, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise EventError(f"event: {error}") from None
+        if self.dry_run:
+            return _print(body, self.deadline)
+        # In the form of the IETF's draft. random itself may be seeded by others, and
+        # os.urandom() may block at boot.
+        key = f'"{random.Random().getrandbits(128):032x}"'
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        return self.persist("POST", [url], bytes, body.encode(), headers)
+
+    def user_state_url(self):
+        return self.url or self.metadata(self.event_url)
+
+    def metadata(self, read):
+        if self.dry_run:
+            raise EventError("dry run: must be given a url, as it asks nobody")
+        return self.persist("GET", self.urls, read)
+
+    def event_url(self, answer):
+        document = _document(answer)
+        url, home = document.get("user_state_url"), document.get("phone_home_url")
+        if not url and isinstance(home, str) and home.endswith("/phone-home"):
+            url = home[:-len("phone-home")] + "events"
+            self.say(f"no user_state_url: taking phone_home_url's {_public(url)}")
+        if not isinstance(url, str) or not url:
+            raise _Fault("no user_state_url" + _reason(document), FEW,
+                         "Tinkerbell of today has none: set --url or USERSTATE_URL")
+        return _checked(url)
+
+    def persist(self, method, urls, read, *content):
+        """Return what read makes of an answer; try again as the faults are worth it."""
+        urls, begun, tries, few, last = list(urls), self.clock(), 0, FEW, False
+        while True:
+            url, tries = urls.pop(0), tries + 1
+            try:
+                return self.attempt(method, url, read, *content)
+            except _Fault as error:
+                fault = error
+            if fault.more != NEVER:
+                urls.append(url)
+            if fault.more == FEW:
+                few -= 1
+            told = fault.told(url)
+            end = f"at try {tries} after {self.clock() - begun:.1f} s"
+            if not urls or few < 0:
+                raise RefusedError(f"{told}; refused {end}")
+            left = min(self.ends, self.until()) - self.clock()
+            if last or left <= fault.wait:
+                raise DeadlineError(f"{told}; gave up {end}")
+            pause = PAUSES[min(tries, len(PAUSES)) - 1] * random.uniform(0.5, 1)
+            pause = max(pause, fault.wait)
+            if pause >= left:
+                last, pause = True, left - min(1, left / 2)  # time for a last try
+            self.say(f"{told}; trying again in {pause:.1f} s", f"{url} {fault}")
+            self.sleep(pause)
+
+    def attempt(self, method, url, read, *content):
+        begun, answer, fault = self.clock(), None, None
+        try:
+            ends = min(self.ends, self.until(), begun + self.timeout)
+            answer = read(_request(method, url, ends - begun, *content))
+        except Exception as error:
+            fault = _fault_of_error(error)
+        if self.verbose:
+            took = self.clock() - begun
+            self.say(f"{method} {_public(url)}: {fault or 'accepted'}, {took:.3f} s")
+        if fault is not None:
+            raise fault
+        return answer
+
+def _setting(name, value, default=None):
+    if value is None:
+        value = os.environ.get("USERSTATE_" + name.upper(), "").strip() or default
+    return value
+
+def _seconds(name, value, default=None):
+    value = _setting(name, value)
+    if value is None:
+        return default
+    valid = re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) and float(value) > 0
+    _check(name, value, valid, "seconds, like 10 or 0.5")
+    return float(value)
+
+def _checked(url):
+    """Return url if it is an http(s) address with a host, or raise EventError."""
+    with suppress(ValueError, TypeError, AttributeError):
+        parts = urlsplit(re.fullmatch("https?://[!-~]+", url, re.I).group())
+        labels = re.fullmatch(r"([^.]{1,63}\.)*[^.]{1,63}\.?", parts.hostname)
+        if labels and parts.port != 0 and "@" not in parts.netloc:
+            return url
+    raise EventError(f"address {_public(url)!a}: must be http(s)://host, no user")
+
+def _public(url):  # a password may hold any character
+    return "(hidden: @)" if "@" in str(url) else re.split("[?#]", str(url))[0][:200]
+
+def _log(line):
+    import logging
+    logging.getLogger("userstate").warning("%s", line)
+
+
+def _request(method, url, limit, body=None, headers=None):
+    """Make a request within limit seconds; return the body of a 2xx, b"" for a POST."""
+    url, ends = urlsplit(_checked(url)), time.monotonic() + limit
+    host = url.hostname.replace("%25", "%")  # of a zone: RFC 6874
+    connection = _connect(host, url.port or {"http": 80}.get(url.scheme, 443), ends)
     try:
-      return read(_attempt(call, method, _checked(url), body))
-    except UserStateError as error:
-      fault, now = error, call.clock()
-    more, hint = next(f[1:] for f in FAULTS if re.match(f[0], f"{method} {fault}"))
-    urls += [url] * (more > 0)
-    few += more == FEW
-    fact = f"{_public(url)}: {fault}"
-    hint = hint and time.strftime(f" ({hint})")
-    left, refused = call.ends - now, not urls or few > FEW
-    if refused or last or left <= fault.wait:
-      kind, end = (RefusedError, "refused") if refused else (DeadlineError, "gave up")
-      raise kind(f"{fact}{hint}; {end} at try {tries} after {now - begun:.1f} s")
-    pause = max(fault.wait, PAUSES[:tries][-1] * random.uniform(0.5, 1))
-    if pause >= left:
-      last, pause = True, left - min(1, left / 2)
-    if fact not in call.said:
-      call.said.add(fact)
-      call.say(f"{fact}{hint}; trying again in {pause:.1f} s")
-    last = call.sleep(pause) or last  # True: the step has ended
-
-
-def _attempt(call, method, url, body):
-  begun, parts, over = call.clock(), urlsplit(url), Event()
-  limit = max(0, min(call.timeout, call.ends - begun))
-  outcome, line = (UserStateError("timed out"), None), None
-
-  def exchange():
-    # urllib.request redirects a POST as a GET, asks proxies and hides the socket.
-    nonlocal outcome, line
-    try:
-      connection = getattr(client, parts.scheme.upper() + "Connection")(
-        parts.netloc, timeout=limit / 2)  # one address may be dead
-      connection.connect()
-      line = connection.sock
-      line.settimeout(limit)
-      if over.is_set():
-        return
-      target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-      connection.request(method, target, body, {"Content-Type": "application/json"})
-      with connection.getresponse() as reply:
-        if 200 <= reply.status < 300:
-          outcome = None, b"" if body else _read(reply, 1 << 20)
-        else:
-          outcome = _refusal(reply, b""), None
-          with suppress(OSError, client.HTTPException):
-            outcome = _refusal(reply, _read(reply, 1 << 16)), None
-    except Exception as error:
-      text = getattr(error, "strerror", None) or str(error)
-      if isinstance(error, client.HTTPException):  # may quote the document
-        text = f"broken answer ({type(error).__name__})"
-      outcome = UserStateError(text), None
+        if url.scheme == "https":
+            connection = _start_tls(connection, host, ends)
+        # urllib.request would redirect a POST as a GET, and ask proxies.
+        http_connection = http.client.HTTPConnection(host, 80)  # not to be parsed
+        http_connection.sock = _Bounded(connection, ends)
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        http_connection.request(method, target, body, {
+            "Host": re.sub("%[^]]*", "", url.netloc),  # without a zone
+            "User-Agent": f"userstate/{__version__}", **(headers or {})})
+        with http_connection.getresponse() as reply:
+            while reply.status < 200:  # http.client skips 100 alone
+                reply.headers = None  # else begin() would not read another one
+                reply.begin()
+            connection.setsockopt(*LINGER, struct.pack("ii", 0, 0))
+            if reply.status >= 300:
+                raise _fault_of_answer(method, reply)
+            return _read(reply, METADATA_MOST) if body is None else b""
     finally:
-      hang_up()
+        connection.close()
 
-  def hang_up():  # or it delivers later
-    over.set()
-    with suppress(OSError, AttributeError, TypeError), line:
-      line.shutdown(2)
+def _connect(host, port, ends):  # each address of host gets its share of the time
+    ways = _resolve(host, port, ends)
+    for left in range(len(ways), 0, -1):
+        family, kind, protocol, _, address = ways[-left]
+        try:
+            connection = socket.socket(family, kind, protocol)
+            connection.setsockopt(*LINGER, struct.pack("ii", 1, 0))
+            connection.settimeout(max(0.001, ends - time.monotonic()) / left)
+            connection.connect(address)
+            break
+        except OSError:
+            if left == 1:
+                raise
+    return connection
 
-  try:
-    Thread(target=exchange, daemon=True).start()
-    over.wait(limit)
-    fault, answer = outcome
-  except RuntimeError as error:
-    fault = UserStateError(str(error))
-  finally:
-    hang_up()
-  if call.verbose:
-    call.say(f"{method} {_public(url)}: {fault or 'accepted'}, "
-             f"{call.clock() - begun:.3f} s")
-  if fault:
-    raise fault
-  return answer
+def _resolve(host, port, ends):
+    ways = []
+    def ask(end=None):
+        try:  # a name as bytes needs no idna codec, which thin Pythons lack
+            kind = socket.SOCK_STREAM
+            ways.extend(socket.getaddrinfo(host.encode(), port, type=kind))
+        except Exception as error:
+            ways.append(error)
+    try:
+        with _start(ask) as thread:  # as it can hang
+            _wait(thread, ends - time.monotonic())
+    except (OSError, RuntimeError, MemoryError):
+        ask()  # no thread to be had
+    if not ways:
+        raise socket.timeout
+    if isinstance(ways[0], Exception):
+        raise ways[0]
+    return ways
+
+def _start(function):
+    """Run function(end) in a thread; return the other end: who is over closes his."""
+    ours, theirs = socket.socketpair()
+    def run():
+        with theirs:
+            function(theirs)
+    threading.Thread(target=run, daemon=True).start()
+    return ours
+
+def _wait(end, seconds):
+    # A lock's time-out follows the wall clock before 3.9, a socket's is monotonic.
+    end.settimeout(max(seconds, 0.001))
+    try:
+        end.recv(1)
+    except socket.timeout:
+        return False
+    return True
+
+def _start_tls(connection, host, ends):
+    import ssl
+    # Not create_default_context(), which fails if it cannot write SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    name = host.partition("%")[0].rstrip(".")
+    if sys.version_info >= (3, 7):  # 3.6 takes no bytes
+        name = name.encode()  # as above
+    connection.settimeout(max(0.001, ends - time.monotonic()))
+    try:
+        return context.wrap_socket(connection, server_hostname=name)
+    except (ssl.SSLError, ssl.CertificateError) as error:
+        raise _fault_of_tls(error) from None
+
+class _Bounded(io.RawIOBase):
+    """A connection for http.client, of which each operation ends at the same moment."""
+    def __init__(self, connection, ends):
+        self.connection, self.ends = connection, ends
+
+    def in_time(self):
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise socket.timeout
+        self.connection.settimeout(left)
+        return self.connection
+
+    def sendall(self, data):
+        self.in_time().sendall(data)
+
+    def readinto(self, buffer):
+        return self.in_time().recv_into(buffer)
+
+    def readable(self):
+        return True
+
+    def makefile(self, mode):
+        return io.BufferedReader(self)
+
+    def close(self):
+        """Leave it open: http.client closes it before the body of some answers."""
 
 
 def _read(reply, most):
-  answer = bytearray(most)  # after a chunk of -1 bytes read() would never end
-  del answer[reply.readinto(answer):]
-  if reply.length and len(answer) < most:  # readinto() does not tell
-    raise client.IncompleteRead(b"")
-  return answer
+    body = bytearray(most)  # after a chunk of -1 bytes read() would never end
+    del body[reply.readinto(body):]
+    if reply.length and len(body) < most:  # readinto() does not tell
+        raise http.client.IncompleteRead(b"")
+    return body
 
+def _fault_of_error(error):
+    if isinstance(error, _Fault):
+        return error
+    if isinstance(error, socket.timeout):
+        return _Fault("timed out", ALWAYS)
+    if isinstance(error, http.client.HTTPException):  # its text may quote the document
+        return _Fault(f"broken answer ({type(error).__name__})", ALWAYS)
+    if isinstance(error, (OSError, MemoryError)):
+        text = getattr(error, "strerror", None) or str(error) or "out of memory"
+        return _Fault(text, ALWAYS)
+    if isinstance(error, ImportError):
+        return _Fault(f"no ssl: {error}", NEVER, PACKAGES)
+    if isinstance(error, EventError):  # an address that came from outside
+        return _Fault(str(error), NEVER)
+    return _Fault(f"bug: {type(error).__name__}: {error!s:.80}", NEVER)
 
-def _refusal(reply, answer):
-  text = f"HTTP {reply.status} {reply.reason:.80}"
-  if reply.getheader("Location"):
-    text += f", redirect to {_public(reply.getheader('Location'))}"
-  with suppress(UserStateError):
-    text += _reason(_document(answer))
-  wait, after = 0, reply.getheader("Retry-After", "")
-  with suppress(Exception):  # an odd date
-    wait = (float(after) if after.isdigit() else
-            email.utils.mktime_tz(email.utils.parsedate_tz(after)) - time.time())
-  return UserStateError(text, max(0, min(wait, 30)))
+WRONG_TIME = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+NO_AUTHORITY = 2, 18, 19, 20, 21  # X509_V_ERR_...: no issuer, or signed by itself
 
+def _fault_of_tls(error):
+    code, reason = getattr(error, "verify_code", None), getattr(error, "reason", None)
+    text = f"certificate verify failed: {getattr(error, 'verify_message', error)}"
+    # 3.6 has no code, and does not tell what is wrong: the clock often is, at boot.
+    if code in WRONG_TIME or code is None and reason == "CERTIFICATE_VERIFY_FAILED":
+        hint = time.strftime("is the clock right? It says %Y-%m-%d %H:%M")
+        return _Fault(text, ALWAYS, hint)
+    if code in NO_AUTHORITY:
+        path = os.environ.get("SSL_CERT_FILE")
+        hint = (f"its authority is not in ca-certificates, or SSL_CERT_FILE {path}"
+                if path else "install ca-certificates, or set SSL_CERT_FILE")
+        return _Fault(text, NEVER, hint)
+    if code is not None or isinstance(error, ValueError):  # of another name, as a rule
+        return _Fault(text, NEVER)
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return _Fault(f"no TLS: {reason}", ALWAYS, "is it http?")
+    return _fault_of_error(error)
 
-def _document(answer):
-  with suppress(ValueError, RecursionError):  # and without int() of a whole MiB
-    document = json.loads(answer, parse_int=lambda digits: int(digits[:999]))
-    if isinstance(document, dict):
-      return document
-  raise UserStateError("not JSON")
+MORE = {400: FEW,  # the service says it for faults of its own upstream, too
+        408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: NEVER, 505: NEVER}
 
+def _fault_of_answer(method, reply):
+    more = MORE.get(reply.status, ALWAYS if reply.status >= 500 else NEVER)
+    if reply.status == 404 and method == "GET":  # this machine is not known yet
+        more = FEW
+    text = f"HTTP {reply.status} {reply.reason:.80}"
+    if reply.getheader("Location"):
+        text += f", redirect to {_public(reply.getheader('Location'))}"
+    with suppress(_Fault, OSError, http.client.HTTPException):
+        text += _reason(_document(_read(reply, REFUSAL_MOST)))
+    return _Fault(text, more, wait=_retry_after(reply.getheader("Retry-After", "")))
+
+def _retry_after(value):
+    if re.fullmatch("[0-9]+", value):
+        return min(float(value), RETRY_AFTER_MOST)
+    try:
+        date = email.utils.mktime_tz(email.utils.parsedate_tz(value))
+    except (ValueError, TypeError, IndexError, OverflowError, AttributeError):
+        return 0  # the exception for an odd date depends on the Python
+    return max(0, min(date - time.time(), RETRY_AFTER_MOST))
+
+def _document(body):
+    with suppress(ValueError, RecursionError):
+        # A MiB of digits takes int() minutes.
+        document = json.loads(body.decode(), parse_int=lambda digits: int(digits[:999]))
+        if isinstance(document, dict):
+            return document
+    raise _Fault("not JSON", FEW)
 
 def _reason(document):
-  reason = document.get("errors") or document.get("message") or document.get("error")
-  reasons = reason if isinstance(reason, list) else [reason]
-  return "".join(f" ({r:.200})" for r in reasons[:3 * (len(document) == 1)]
-                 if isinstance(r, str))
+    if len(document) != 1:  # no error, and secret
+        return ""
+    reason = document.get("errors") or document.get("message") or document.get("error")
+    reasons = reason if isinstance(reason, list) else [reason]
+    return "".join(f" ({text:.200})" for text in reasons[:3] if isinstance(text, str))
 
 
-def _run(report, command):
-  import signal
-  import subprocess
-  ours, seen = {1, 2, 15}, []  # HUP, INT, TERM
-  waited = ours | {signal.SIGCHLD}
-  signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide the status
-  with suppress(OSError), open("/proc/self/environ", "rb") as file:
-    if b"\0LC_CTYPE=" not in b"\0" + file.read():
-      os.environ.pop("LC_CTYPE", None)  # Python's own (PEP 538)
-  signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-  try:
-    child = subprocess.Popen(command, close_fds=False, preexec_fn=lambda:
-                             signal.pthread_sigmask(signal.SIG_UNBLOCK, waited))
-  except OSError as error:
-    status = 127 if isinstance(error, FileNotFoundError) else 126
-    what = f"cannot run {command[0]}: {error.strerror}"
-    report.say(UserStateError(what))
-  else:
-    report.__enter__()
-    while child.poll() is None:
-      got = signal.sigwaitinfo(waited)
-      if got.si_signo in ours:
-        seen.append(got)
-        # A Ctrl-C of the terminal (si_code > 0) has reached its whole group.
-        if (got.si_signo != 2 or got.si_code <= 0
-            or os.getpgid(child.pid) != os.getpgrp()):
-          with suppress(OSError):  # not ours
-            child.send_signal(got.si_signo)
-    status = child.returncode
-    what = f"exit status {status}" if status else "done"
+class step:
+    """Report around a block (with step(...):) or a function (@step(...)).
+
+    It is running, then succeeded (also after sys.exit(0)), or failed with the type of
+    the exception, which goes on. A report that fails is a warning of the logger
+    "userstate". every: seconds (int, float) until it is running again; else as above.
+    Raises EventError, and RuntimeError if it is entered while it is in use.
+    """
+    def __init__(self, code, message, every=None, **options):
+        build_event("running", code, message)
+        self.code, self.message = code, message
+        self.every = None if every is None else _seconds("every", every)
+        self.options = options
+        self.delivery = _Delivery(**{"sleep": self.pause, **options})
+        self.in_use, self.thread = threading.Lock(), None
+        self.bound = ALWAYS  # when the reports before the end have to be over
+
+    def __enter__(self):
+        if not self.in_use.acquire(blocking=False):
+            raise RuntimeError("this step is in use: make another one")
+        self.begin()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        succeeded = kind is None or kind is SystemExit and error.code in (None, 0)
+        try:
+            what = "done" if succeeded else kind.__name__
+            self.end(succeeded, f"{what} after {self.took()}")
+        finally:
+            self.in_use.release()
+
+    def __call__(self, function):
+        @functools.wraps(function)
+        def reported(*args, **kwargs):
+            with step(self.code, self.message, self.every, **self.options):
+                return function(*args, **kwargs)
+        return reported
+
+    def begin(self):
+        self.begun, self.thread, self.bound = self.delivery.clock(), None, ALWAYS
+        try:
+            self.thread = _start(self.report_on)
+        except (OSError, RuntimeError, MemoryError) as error:
+            self.delivery.say(f"{error}: the report that it runs is left out")
+
+    def report_on(self, told_end):
+        self.told_end = told_end
+        limits = {"timeout": GRACE, "until": lambda: self.bound}
+        self.report("running", **limits)
+        while self.every is not None:
+            due = self.every - (self.delivery.clock() - self.begun) % self.every
+            if _wait(told_end, due):
+                break
+            what = f": running for {self.took()}"
+            self.report("running", what, deadline=self.every, **limits)
+
+    def pause(self, seconds):  # between two tries; one before the end ends with it
+        if self.bound == ALWAYS:
+            _wait(self.told_end, seconds)
+        else:
+            time.sleep(seconds)
+
+    def end(self, succeeded, what):
+        self.bound = self.delivery.clock() + GRACE
+        if self.thread is not None:
+            with self.thread:
+                self.thread.shutdown(socket.SHUT_WR)
+                _wait(self.thread, GRACE + 1)
+        self.report("succeeded" if succeeded else "failed", f": {what}")
+
+    def report(self, state, what="", **limits):
+        event = build_event(state, self.code, self.message + what)
+        try:
+            self.delivery.renewed(**limits).send(event)
+        except UserStateError as error:
+            self.delivery.say(error)
+
+    def took(self):
+        seconds = int(self.delivery.clock() - self.begun)
+        hours, minutes = seconds // 3600, seconds // 60 % 60
+        if hours:
+            return f"{hours} h {minutes} min"
+        return f"{minutes} min {seconds % 60} s" if minutes > 2 else f"{seconds} s"
+
+
+def _run(report, command, log):
+    """Run command; return its status, -N after signal N; log: a descriptor or None."""
+    with _Signals() as signals:
+        try:
+            begun = 0 if log is None else os.fstat(log).st_size
+            child = _start_command(command, log, signals.restore_in_child)
+        except (OSError, ValueError) as error:  # ValueError: a NUL
+            status = 127 if isinstance(error, FileNotFoundError) else 126
+            reason = getattr(error, "strerror", error)
+            what = f"cannot run {_hide(command[0])}: {reason}"
+            report.delivery.say(what)
+        else:
+            report.begin()
+            status = signals.pass_on_to(child)
+            what = f"{_ending(status)} after {report.took()}"
+            if status and log is not None:
+                what += _last_line(log, begun)
+        try:
+            signals.listen()
+            report.end(status == 0, what)
+        except KeyboardInterrupt:
+            report.delivery.say("interrupted: the end is not reported")
+    return status
+
+def _ending(status):
     if status < 0:
-      names = {n: n.name for n in signal.Signals}
-      what, status = f"killed by {names.get(-status, -status)}", 128 - status
-    what += f" after {report.took()}"
+        names = {int(number): number.name for number in signal.Signals}
+        return f"killed by {names.get(-status, -status)}"
+    return f"exit status {status}" if status else "done"
 
-  def again(number, frame):
-    seen.append(number)
-    if len(seen) > 1:
-      os._exit(status)
-  for number in ours:
-    signal.signal(number, again)
-  signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
-  report.end(status, what)
-  return status
+def _start_command(command, log, prepare):
+    import shutil
+    import subprocess
+    environment = dict(os.environ)
+    with suppress(OSError), open("/proc/self/environ", "rb") as file:
+        if b"\0LC_CTYPE=" not in b"\0" + file.read():
+            environment.pop("LC_CTYPE", None)  # Python's own (PEP 538)
+    start = functools.partial(subprocess.Popen, stdout=log, stderr=log, close_fds=False,
+                              preexec_fn=prepare, env=environment)
+    try:
+        return start(command)
+    except OSError as error:
+        path = shutil.which(command[0])
+        if error.errno != errno.ENOEXEC or path is None:
+            raise
+    return start(["/bin/sh", path, *command[1:]])  # no #!: as execvp(3) does
+
+def _last_line(log, begun):
+    text = b""
+    with suppress(OSError):  # no regular file
+        text = os.pread(log, LOG_MOST, max(begun, os.fstat(log).st_size - LOG_MOST))
+    text = re.sub("\x1b\\[[0-?]*[ -/]*[@-~]", "", text.decode("utf-8", "replace"))
+    text = "".join(c if c.isprintable() else "\n" if c in "\r\n" else " " for c in text)
+    lines = text.strip().split("\n")
+    return f": {lines[-1].strip():.200}" if lines[-1] else ""
+
+class _Signals:
+    """The signals that would end us, blocked and passed on while a command runs."""
+    # A handler of Python's would swallow one that comes between the fork and the exec.
+    def __enter__(self):
+        others = {getattr(signal, "SIG" + name) for name in (
+            "KILL STOP CONT TSTP TTIN TTOU CHLD URG WINCH "  # do not end a process
+            "SEGV BUS FPE ILL TRAP ABRT SYS").split()}  # are faults of our own
+        now = {number: signal.getsignal(number) for number in range(1, signal.NSIG)}
+        self.handlers = {number: now[number] for number in set(now) - others
+                         if now[number] not in (None, signal.SIG_IGN)}
+        self.handlers[signal.SIGCHLD] = now[signal.SIGCHLD] or signal.SIG_DFL
+        self.last, self.last_at, self.counted = None, 0.0, 0
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.handlers)
+        for number in self.handlers:  # SIGCHLD: ignored, it would hide the status
+            signal.signal(number, signal.SIG_DFL)
+        return self
+
+    def restore_in_child(self):
+        signal.signal(signal.SIGCHLD, self.handlers[signal.SIGCHLD])
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def pass_on_to(self, child):
+        not_told = signal.sigpending()  # as they came before the fork
+        while child.poll() is None:
+            got = signal.sigtimedwait(self.handlers, 1)  # a thread may eat SIGCHLD
+            if got is not None and got.si_signo != signal.SIGCHLD:
+                self.last, self.last_at = got.si_signo, time.monotonic()
+                # A terminal, that is the kernel, tells these to the whole group.
+                told = (got.si_signo in {signal.SIGINT, signal.SIGQUIT} - not_told
+                        and got.si_code > 0 and os.getpgid(child.pid) == os.getpgrp())
+                not_told.discard(got.si_signo)
+                with suppress(OSError):  # it has become another user's
+                    if not told:
+                        child.send_signal(got.si_signo)
+        return child.returncode
+
+    def listen(self):  # the second signal from here on interrupts
+        for number in set(self.handlers) - {signal.SIGCHLD}:
+            signal.signal(number, self.count)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def count(self, number, frame):
+        # A hang-up is told by bash and the kernel, a time-out twice by timeout(1).
+        now = time.monotonic()
+        if number != self.last or now - self.last_at > MOMENT:
+            self.last, self.last_at, self.counted = number, now, self.counted + 1
+            if self.counted > 1:
+                raise KeyboardInterrupt
+
+    def __exit__(self, *error):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
 USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
-       userstate [OPTIONS] run [--every SECONDS] CODE MESSAGE [--] COMMAND ...
+       userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
        userstate [OPTIONS] url
-STATE: running, succeeded, failed, 0 to 255; CODE: 1000 to 1099; OPTIONS:
---metadata-url URL ($USERSTATE_METADATA_URL), --url URL ($USERSTATE_URL),
---timeout SECONDS=10 ($USERSTATE_TIMEOUT), --deadline SECONDS=150 ($USERSTATE_DEADLINE),
--n --dry-run, -v --verbose, -h --help, --version
-status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted"""
-OPTIONS = "every= metadata-url= url= timeout= deadline= dry-run verbose help version".split()
-
+STATE: running, succeeded, failed, or an exit status, 0 to 255; CODE: 1000 to 1099
+OPTIONS: -n, --dry-run: print the JSON only; -v, --verbose; -h, --help; --version;
+  --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for the address of events;
+  --url URL, or USERSTATE_URL: that address itself;
+  --timeout SECONDS, or USERSTATE_TIMEOUT: of one try, 10;
+  --deadline SECONDS, or USERSTATE_DEADLINE: of all tries, 150
+status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted, or COMMAND's"""
+OPTIONS = "metadata-url= url= timeout= deadline= dry-run verbose help version".split()
+LETTERS = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}
 
 def main(argv=None):
-  """Run the command line, by default sys.argv[1:]; return its status."""
-  try:
-    return _main(argv)
-  except (UserStateError, getopt.GetoptError, KeyboardInterrupt) as error:
-    _warn(UserStateError(str(error) or "interrupted"))
-    return getattr(error, "status", 2 if hasattr(error, "opt") else 130)
-
+    """Run argv, a list of str, by default the command line; return the exit status."""
+    status = _main(argv)
+    return status if status >= 0 else 128 - status  # as a shell tells a signal
 
 def _main(argv):
-  words, options = sys.argv[1:] if argv is None else argv, {"say": _warn}
-  given, words = getopt.getopt(words, "nvh", OPTIONS[1:])
-  run = words[:1] == ["run"]
-  if run:
-    every, words[1:] = getopt.getopt(words[1:], "", OPTIONS[:1])
-    given += every
-  for name, value in given:
-    name = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}.get(name, name)[2:]
-    options[name.replace("-", "_")] = value if name + "=" in OPTIONS else True
-  if "help" in options or "version" in options:
-    return _print(USAGE if "help" in options else f"userstate {__version__}")
-  if words == ["url"]:
-    return _print(user_state_url(**options))
-  command = words[4 if words[3:4] == ["--"] else 3:]
-  _check("operands", words, command if run else len(words) == 3,
-         "STATE CODE MESSAGE, MESSAGE quoted; see --help")
-  state, code, message = words[:3]
-  if argv is None:  # not of the locale: surrogates
-    message = os.fsencode(message).decode("utf-8", "replace")
-  code = int(code) if re.fullmatch("[0-9]{4}", code) else code
-  if run:
-    return _run(step(code, message, **options), command)
-  if state in map(str, range(256)):
-    message += f": exit status {state}" * (state != "0")
-    state = "failed" if state != "0" else "succeeded"
-  send_user_state_event(state, code, message, **options)
-  return 0
+    words = texts = [str(word) for word in argv or []]
+    if argv is None:  # what is not of the locale are surrogates
+        words = sys.argv[1:]
+        texts = [os.fsencode(word).decode("utf-8", "replace") for word in words]
+    try:
+        return _command(texts, words)
+    except UserStateError as error:
+        _warn(error)
+        return error.status
+    except KeyboardInterrupt:
+        _warn("interrupted")
+        return -signal.SIGINT
 
+def _command(texts, words):
+    options, operands = _options(texts, "nvh", OPTIONS)
+    verb = operands[:1]
+    if verb == ["run"]:
+        around, operands = _options(operands[1:], "h", ["every=", "log=", "help"])
+        options.update(around)
+    if "help" in options or "version" in options:
+        text = USAGE if "help" in options else f"userstate {__version__}"
+        return _print(text, DEADLINE)
+    options["say"] = _warn
+    if verb == ["run"]:
+        return _run_command(operands, words[len(words) - len(operands):], **options)
+    if operands == ["url"]:
+        return _print(user_state_url(**options), _Delivery(**options).deadline)
+    _check("operands", len(operands), len(operands) == 3, "STATE CODE MESSAGE, the "
+           "MESSAGE quoted and options before them; see --help")
+    state, code, message = operands
+    if state in map(str, range(1, 256)):
+        state, message = "failed", f"{message}: exit status {state}"
+    elif state == "0":
+        state = "succeeded"
+    code = int(code) if code in map(str, CODES) else code
+    send_user_state_event(state, code, message, **options)
+    return 0
 
-def _warn(problem):
-  with suppress(UserStateError):
-    _print(f"userstate: {problem}", "stderr")
+def _options(words, letters, names):
+    try:
+        given, operands = getopt.getopt(words, letters, names)
+    except getopt.GetoptError as error:
+        raise EventError(f"{_hide(str(error))}; see --help") from None
+    options = {}
+    for name, value in given:
+        name = LETTERS.get(name, name)[2:]
+        options[name.replace("-", "_")] = value if name + "=" in names else True
+    return options, operands
 
+def _run_command(operands, words, log=None, **options):
+    command = words[3:] if words[2:3] == ["--"] else words[2:]
+    _check("operands", len(words), command, "CODE MESSAGE COMMAND; see --help")
+    if threading.current_thread() is not threading.main_thread():
+        raise EventError("run: must be in the main thread, which gets the signals")
+    code, message = operands[:2]
+    code = int(code) if code in map(str, CODES) else code
+    report = step(code, message, **options)
+    if report.delivery.dry_run:
+        report.delivery.send(build_event("running", code, message))
+        return 0
+    if log is None:
+        return _run(report, command, None)
+    try:
+        descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise EventError(f"log {_hide(ascii(log))}: {reason}") from None
+    try:
+        return _run(report, command, descriptor)
+    finally:
+        os.close(descriptor)
 
-def _print(text, name="stdout"):
-  stream = getattr(sys, name)
-  try:
-    stream.write(text + "\n")
-    stream.flush()
-  except (OSError, ValueError, AttributeError) as error:
-    raise UserStateError(f"cannot print: {error}") from error
-  return 0
+def _warn(line):  # or lose it
+    with suppress(RefusedError):
+        _print(f"userstate: {_printable(line)}", 0, "stderr")
+
+def _print(text, seconds, name="stdout"):
+    stream, data = getattr(sys, name), text.encode() + b"\n"
+    ends = time.monotonic() + seconds
+    try:
+        stream.flush()
+        number = stream.fileno()
+        while data:
+            if not select.select([], [number], [], max(0, ends - time.monotonic()))[1]:
+                raise OSError("nobody reads it")
+            data = data[os.write(number, data[:select.PIPE_BUF]):]  # that never blocks
+    except io.UnsupportedOperation:  # in memory
+        stream.write(text + "\n")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RefusedError(f"cannot print: {error}") from None
+    return 0
 
 
 if __name__ == "__main__":
-  os._exit(main())
+    _end(_main(None))

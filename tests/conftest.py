@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -236,3 +237,73 @@ def said():
 
 Said = collections.namedtuple("Said", "lines time options")
 assert userstate.__file__ == SCRIPT
+
+CONFIG = """
+[ca]
+default_ca = own
+[own]
+database = index
+new_certs_dir = .
+serial = serial
+default_md = sha256
+policy = any
+x509_extensions = host
+[any]
+commonName = supplied
+[req]
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical, CA:TRUE
+subjectKeyIdentifier = hash
+keyUsage = critical, keyCertSign, cRLSign
+[host]
+subjectAltName = IP:127.0.0.1
+authorityKeyIdentifier = keyid
+[other]
+authorityKeyIdentifier = keyid
+subjectAltName = DNS:other.example
+[named]
+authorityKeyIdentifier = keyid
+subjectAltName = DNS:good.example
+"""
+DATES = {"good": ("20200101000000Z", "20450101000000Z", "host"),
+         "other": ("20200101000000Z", "20450101000000Z", "other"),
+         "named": ("20200101000000Z", "20450101000000Z", "named"),
+         "expired": ("20200101000000Z", "20210101000000Z", "host"),
+         "future": ("20440101000000Z", "20450101000000Z", "host")}
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A folder with ca.pem, and for each of DATES a certificate and key in one file."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl command")
+    folder = tmp_path_factory.mktemp("ca")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=str(folder), check=True,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    (folder / "config").write_text(CONFIG)
+    (folder / "index").write_text("")
+    (folder / "index.attr").write_text("unique_subject = no\n")
+    (folder / "serial").write_text("01\n")
+    openssl("req", "-x509", "-config", "config", "-extensions", "authority", "-newkey",
+            "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "9000",
+            "-subj", "/CN=authority")
+    openssl("req", "-config", "config", "-newkey", "rsa:2048", "-nodes", "-keyout", "key",
+            "-out", "request", "-subj", "/CN=127.0.0.1")
+    for name, (start, end, extensions) in DATES.items():
+        openssl("ca", "-batch", "-config", "config", "-cert", "ca.pem", "-keyfile", "ca.key",
+                "-startdate", start, "-enddate", end, "-extensions", extensions, "-in",
+                "request", "-out", "certificate", "-notext")
+        (folder / name).write_text((folder / "certificate").read_text()
+                                   + (folder / "key").read_text())
+    return folder
+
+
+def tls_peer(authority, name, *scripts):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(authority / name))
+    return Peer(*scripts or (ACCEPTED,),
+                wrap=lambda connection: context.wrap_socket(connection, server_side=True))

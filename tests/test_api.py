@@ -136,8 +136,8 @@ def test_invalid_options_are_value_errors(options):
         userstate.send_user_state_event("running", 1000, "x", **options)
 
 
-def test_an_unknown_option_is_a_type_error():
-    with pytest.raises(TypeError, match="timout"):
+def test_an_unknown_option_is_an_event_error_that_names_it():
+    with pytest.raises(userstate.EventError, match="timout"):
         userstate.send_user_state_event("running", 1000, "x", timout=5)
 
 

@@ -302,4 +302,4 @@ def test_ctrl_c_before_main_is_one_line_as_well(edge_python):
                            + b"class DeadlineError", 1)
     ended = subprocess.run([edge_python, "-c", early], stdout=subprocess.PIPE,
                            stderr=subprocess.PIPE)
-    assert (ended.returncode, ended.stderr) == (130, b"userstate: interrupted\n")
+    assert (ended.returncode, ended.stderr) == (-2, b"userstate: interrupted\n")

@@ -1,19 +1,27 @@
 """The promises about the files themselves."""
 import ast
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import SOURCE, TOP
+from test_images import end_of_guard, parsing_cuts
 
 import userstate
 
 
-def test_the_script_is_at_most_450_lines_and_16384_bytes_of_ascii():
-    assert len(SOURCE.splitlines()) <= 450
-    assert len(SOURCE) <= 16384
-    SOURCE.decode("ascii")
+def test_the_script_is_at_most_800_lines():
+    assert len(SOURCE.splitlines()) <= 800
+
+
+def test_the_script_is_ascii_of_at_most_88_columns():
+    assert [line for line in SOURCE.decode("ascii").splitlines() if len(line) > 88] == []
+
+
+def test_the_version_is_that_of_the_contract():
+    assert userstate.__version__ == "2.0"
 
 
 def test_the_script_imports_only_the_standard_library():
@@ -59,18 +67,51 @@ def test_public_names_are_documented(name):
     assert getattr(userstate, name).__doc__
 
 
+# Run by the bytes that are cut: each of them that compiles, in a process of its own.
+EVERY_CUT = r"""
+import os, sys
+source, silent = sys.stdin.buffer.read(), []
+for end in range(len(source) + 1):
+    try:
+        code = compile(source[:end], "cut", "exec")
+    except (SyntaxError, ValueError):
+        continue
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        os.close(reader)
+        os.close(writer)
+        break
+    os.close(writer)
+    with open(reader, "rb") as said:
+        if os.waitpid(child, 0)[1] == len(said.read()):
+            silent.append(end)
+else:
+    print(*silent)
+    sys.exit()
+exec(code, {"__name__": "__main__"})
+"""
+
+
+@pytest.mark.parametrize("how", [[], ["-I"]], ids=["", "isolated"])
+def test_few_cuts_of_the_file_run_to_a_silent_end(how):
+    """All lie before the end of the guard, and are as many as in version 1.0: 65."""
+    end = end_of_guard()
+    assert b"atexit.register(" in SOURCE[:end] and b"sys.excepthook = " in SOURCE[:end]
+    ended = subprocess.run([sys.executable, *how, "-c", EVERY_CUT, "running", "1000", "x"],
+                           input=SOURCE[:end], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    silent = [int(word) for word in ended.stdout.split()]
+    assert 20 < len(silent) and silent[-1] < end  # the first line at least is a comment
+    assert len(silent) <= 65, f"{len(silent)}, the last is {SOURCE[:silent[-1]][-60:]}"
+
+
 def test_half_a_download_fails_loudly_wherever_it_is_cut():
     """Each cut that parses is one that Python would run to a silent end with status 0."""
-    guard = SOURCE.index(b"atexit.register(")
-    guard = SOURCE.index(b"\n", guard) + 1
-    assert guard < 700
-    parsing = []
-    for end in [*range(guard, len(SOURCE), 5), *range(len(SOURCE) - 80, len(SOURCE) - 1)]:
-        try:
-            compile(SOURCE[:end], "cut", "exec")
-        except SyntaxError:
-            continue
-        parsing.append(end)
+    parsing = [end for end, _ in parsing_cuts()]
     assert len(parsing) > 100
     ends = parsing[::len(parsing) // 25] + parsing[-12:]
     for end in ends:
