@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What an event costs, side by side: the classic script, the least urllib, userstate.py.
+"""What an event costs, side by side: the classic script, the least Python, userstate.py.
 
 Whole processes in turn, A B C A B C ..., against the local service in a process of its own.
-Prints medians, and the medians of the pairwise ratios, as the tables of the README.
+Prints medians and their ratios, as the tables of the README.
 """
 import base64
 import gzip
@@ -10,10 +10,13 @@ import os
 import platform
 import re
 import shutil
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,11 +30,22 @@ for n in $(seq "$1"); do
   curl -sf -X POST -d "$data" "$url"
 done
 """
-FLOOR = """
+URLLIB = """
 import json, os, urllib.request
 url = json.load(urllib.request.urlopen(os.environ["USERSTATE_METADATA_URL"]))["user_state_url"]
 event = {"state": "running", "code": 1000, "message": "hey im still running"}
 urllib.request.urlopen(urllib.request.Request(url, json.dumps(event).encode()))
+"""
+FLOOR = """
+import http.client, json, os, urllib.parse
+def ask(url, *request):
+    url = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(url.netloc)
+    connection.request(request[0], url.path, *request[1:])
+    return connection.getresponse()
+url = json.load(ask(os.environ["USERSTATE_METADATA_URL"], "GET"))["user_state_url"]
+event = {"state": "running", "code": 1000, "message": "hey im still running"}
+assert ask(url, "POST", json.dumps(event)).status == 200
 """
 MANY = """
 import sys, userstate
@@ -61,23 +75,37 @@ def compare(title, commands, bases, environment):
     bases = [name for name in bases if name in commands]
     print(f"\n| {title} | ms |" + "".join(f" x {name} |" for name in bases))
     print("|---|---|" + "---|" * len(bases))
-    for name, runs in taken.items():
-        ratios = "".join(
-            f" {statistics.median(a / b for a, b in zip(runs, taken[other])):.2f} |"
-            for other in bases)
-        print(f"| {name} | {statistics.median(runs) * 1000:.0f} |{ratios}")
+    median = {name: statistics.median(runs) for name, runs in taken.items()}
+    for name in taken:
+        ratios = "".join(f" {median[name] / median[other]:.2f} |" for other in bases)
+        print(f"| {name} | {median[name] * 1000:.1f} |{ratios}")
 
 
-def loopback_bytes():
-    """Return how many bytes the loopback has carried, headers included; 0 if not Linux."""
-    try:
-        with open("/proc/net/dev") as file:
-            return int(re.search(r"lo:\s*(\d+)", file.read()).group(1))
-    except OSError:
-        return 0
+TCP_INFO_BYTES = 120  # where bytes_acked and bytes_received are in Linux's struct tcp_info
 
 
-def grow(environment):
+def serve():
+    """Be the service, which tells on a line of input how many bytes it has got and sent."""
+    from service import Service
+
+    class Counted(Service):
+        carried = 0
+
+        def shutdown_request(self, request):
+            if hasattr(socket, "TCP_INFO"):
+                info = request.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                Counted.carried += sum(struct.unpack_from("=QQ", info, TCP_INFO_BYTES))
+            super().shutdown_request(request)
+
+    service = Counted()
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    print(service.url, flush=True)
+    while sys.stdin.readline():
+        print(Counted.carried, flush=True)
+    return 0
+
+
+def grow(environment, carried):
     """Print how time and traffic grow with the number of events."""
     events = environment["USERSTATE_METADATA_URL"].replace("/metadata", "/events")
     print("\n| events | separate calls | with `USERSTATE_URL` exported | one process |\n"
@@ -88,9 +116,9 @@ def grow(environment):
         for command, env in (
                 (loop, environment), (loop, dict(environment, USERSTATE_URL=events)),
                 ([PYTHON, "-c", MANY, str(count)], environment)):
-            before = loopback_bytes()
+            before = carried()
             seconds = measure(command, env)
-            cells.append(f"{seconds:.2f} s, {(loopback_bytes() - before) / 1000:.1f} kB")
+            cells.append(f"{seconds:.2f} s, {(carried() - before) / 1000:.1f} kB")
         print(f"| {count} | {' | '.join(cells)} |")
 
 
@@ -105,12 +133,16 @@ def peak(code, environment):
 def main():
     """Measure and print; return the exit status."""
     environment = {"PATH": os.environ["PATH"], "PYTHON": PYTHON, "PYTHONPATH": ""}
-    service = subprocess.Popen([sys.executable, "-B", os.path.join(HERE, "service.py"),
-                                "--port", "0"], stdout=subprocess.PIPE)
+    service = subprocess.Popen([sys.executable, "-B", __file__, "serve"],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def carried():
+        service.stdin.write(b"\n")
+        service.stdin.flush()
+        return int(service.stdout.readline())
     try:
-        service.stdout.readline()
-        url = service.stdout.readline().decode().strip().split("=")[1]
-        environment["USERSTATE_METADATA_URL"] = url
+        url = service.stdout.readline().decode().strip()
+        environment["USERSTATE_METADATA_URL"] = url + "/metadata"
         version = subprocess.run([PYTHON, "-V"], stdout=subprocess.PIPE).stdout.decode()
         tools = all(map(shutil.which, ("bash", "curl", "jq")))
         jq = "the classic script is skipped: it needs bash, curl and jq"
@@ -120,10 +152,13 @@ def main():
               f"{os.cpu_count()} cores, {jq.strip()}; medians of {ROUNDS} rounds.")
         classic = {"classic": ["bash", "-c", CLASSIC, "bash", "1"]} if tools else {}
         compare("one event", {
-            **classic, "floor": [PYTHON, "-c", FLOOR],
+            **classic, "urllib": [PYTHON, "-c", URLLIB], "http.client": [PYTHON, "-c", FLOOR],
             "`python3 -c pass`": [PYTHON, "-c", "pass"],
+            "`python3 -c 'import http.client, json'`": [
+                PYTHON, "-c", "import http.client, json"],
             "`userstate.py`": [PYTHON, SCRIPT, *EVENT],
-            "`userstate.py`, piped": [PYTHON, "-", *EVENT]}, ("classic", "floor"), environment)
+            "`userstate.py`, piped": [PYTHON, "-", *EVENT]}, ("classic", "http.client"),
+            environment)
         with tempfile.TemporaryDirectory() as folder:  # where the module may be cached
             shutil.copy(SCRIPT, folder)
             environment["PYTHONPATH"] = folder
@@ -131,15 +166,15 @@ def main():
             compare("ten events", {
                 **classic, "ten calls": ["sh", "-c", LOOP, "sh", "10"],
                 "one process": [PYTHON, "-c", MANY, "10"]}, ("classic",), environment)
-            grow(environment)
+            grow(environment, carried)
         with open(SCRIPT, "rb") as script:
             source = script.read()
         if os.path.exists("/proc/self/status"):
-            ours = peak(source.decode().replace("os._exit(main())", "main()")
-                        + "\natexit.unregister(leave)", environment)
+            ours = peak(source.decode().replace("_end(_main(None))", "_main(None)")
+                        + "\natexit.unregister(_leave)", environment)
             floor = peak(FLOOR, environment)
             print(f"\nPeak memory of one event: {ours:.1f} MiB, "
-                  f"{ours / floor:.2f} x the floor's {floor:.1f}.")
+                  f"{ours / floor:.2f} x http.client's {floor:.1f}.")
     finally:
         service.kill()
         service.wait()
@@ -150,4 +185,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve() if sys.argv[1:] == ["serve"] else main())
