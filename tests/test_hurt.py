@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import termios
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 
 import pytest
 from conftest import (ACCEPTED, NEWEST, OLDEST, PYTHONS, SCRIPT, SOURCE, TOP, Ended, Peer,
-                      answer, document, run, tls_peer)
+                      answer, document, tls_peer)
 from test_delivery import NO_THREAD, part, wait_for
 
 import userstate
@@ -172,7 +171,8 @@ def test_ctrl_c_and_half_a_download_end_with_a_stderr_that_blocks(stream, edge_p
         assert ended(process, 5).status == -signal.SIGINT
     with BLOCKED[stream]() as stderr:
         half = SOURCE[:SOURCE.index(b"\nclass ")]
-        assert subprocess.run([edge_python, "-c", half], stderr=stderr, timeout=5).returncode == 1
+        done = subprocess.run([edge_python, "-c", half], stderr=stderr, timeout=5)
+        assert done.returncode == 1
 
 
 PRINTING = {"url": ["url"], "dry run": ["-n", *EVENT], "dry run of run": ["-n", "run", "1000",
@@ -270,17 +270,18 @@ NAMES_OF = {"1 address": "g", "2": "dg", "3": "ddg", "4": "dddg", "refused ones"
 
 
 @pytest.mark.parametrize("name, python", [
-    *[(name, NEWEST) for name in NAMES_OF], ("4", OLDEST)], ids=lambda x: x.split(os.sep)[-3:][0])
+    *[(name, NEWEST) for name in NAMES_OF], ("4", OLDEST)],
+    ids=lambda text: text.split(os.sep)[-3:][0])
 def test_every_address_of_a_name_gets_a_chance_within_a_try(name, python):
     with black_hole() as dead, Peer(ACCEPTED) as peer:
         ports = {"g": peer.port, "d": dead, "r": 9}
-        assert finish("--timeout=0.8", "--deadline=0.8", *EVENT, url="http://h.example/",
+        assert finish("--timeout=0.6", "--deadline=0.6", *EVENT, url="http://h.example/",
                       before=found(*[ports[kind] for kind in NAMES_OF[name]]),
                       python=python) == (0, "", "")
         assert len(peer.events) == 1
 
 
-@pytest.mark.parametrize("kinds", ["g", "rg", "gr", "gg"])
+@pytest.mark.parametrize("kinds", ["rg", "gg"])
 def test_a_slow_handshake_may_take_what_is_left_of_the_try(kinds, authority):
     with tls_peer(authority, "named") as peer:
         wrap = peer.wrap
@@ -500,7 +501,6 @@ def read_until(terminal, word):
 
 
 LINES = {"run": 'USERSTATE run 1010 m -- sh -c "echo ready; exec sleep 30"',
-         "run that reports the end": 'USERSTATE run 1010 m -- sh -c "kill -INT $$"; echo ready',
          "an event": "USERSTATE running 1000 x",
          "in a pause": "USERSTATE --url http://127.0.0.1:9/ running 1000 x"}
 
@@ -679,8 +679,10 @@ def test_a_dry_run_with_invalid_operands_is_status_2(tmp_path):
 LAST_LINES = {  # what the command writes, by printf's escapes; what the message says
     "E: Unable to locate package nginx\\n": "E: Unable to locate package nginx",
     "a\\nb": "b", "a\\nb\\n\\n  \\n\\t\\n": "b", "10%%\\r50%%\\rno space\\r\\n": "no space",
-    "\\033[31mred\\033[0m\\n": "red", "a\\tb\\001c\\007\\n": "a b c", "\\377\\376x\\n": "\ufffd\ufffdx",
-    "\\303\\274ber\\n": "\xfcber", "": "", "\\n \\n": "", "\\033[31m\\n": "", "a\\n\\000\\n": "a",
+    "\\033[31mred\\033[0m\\n": "red", "a\\tb\\001c\\007\\n": "a b c",
+    "\\377\\376x\\n": "\ufffd\ufffdx",
+    "\\303\\274ber\\n": "\xfcber", "": "", "\\n \\n": "", "\\033[31m\\n": "",
+    "a\\n\\000\\n": "a",
     "\\342\\200\\256evil\\n": "evil", "x" * 500 + "\\n": "x" * 200, "y" * 100000: "y" * 200,
     "first\\n" + "z" * 70000 + "\\nlast": "last"}
 
@@ -770,7 +772,7 @@ SCRIPTS = {  # content, status
 
 @pytest.mark.parametrize("place", ["path", "name", "relative"])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_without_an_interpreter_line_is_run(name, place, tmp_path, edge_python):
+def test_a_script_without_an_interpreter_line_is_run(name, place, tmp_path):
     text, out, status = SCRIPTS[name]
     script = tmp_path / "my-script"
     script.write_text(text)
@@ -778,7 +780,7 @@ def test_a_script_without_an_interpreter_line_is_run(name, place, tmp_path, edge
     word = {"path": str(script), "name": "my-script", "relative": "./my-script"}[place]
     with Peer(ACCEPTED) as peer:
         done = finish("run", "1010", "m", "--", word, "a b", "-h", url=peer.url,
-                      python=edge_python, cwd=str(tmp_path),
+                      python=OLDEST if place == "path" else NEWEST, cwd=str(tmp_path),
                       env={"PATH": f"/nowhere:{tmp_path}:" + os.environ["PATH"]})
         assert done == (status, out, "") and len(peer.events) == 2
 
@@ -826,10 +828,10 @@ def test_a_zone_of_an_address_may_be_written_either_way(percent, edge_python):
 
 @pytest.mark.parametrize("host", ["[2001:db8::abcd]", "[::]", "[::ffff:192.0.2.1]", "[::FFFF]",
                                   "192.0.2.1", "x_y.example"])
-def test_any_kind_of_host_is_asked_and_named(host, edge_python):
+def test_any_kind_of_host_is_asked_and_named(host):
     with Peer(ACCEPTED) as peer:
         assert finish("--deadline=0.9", *EVENT, url=f"http://{host}:8080/",
-                      before=found(peer.port), python=edge_python) == (0, "", "")
+                      before=found(peer.port)) == (0, "", "")
         assert f"\r\nHost: {host}:8080\r\n".lower().encode() in peer.requests[0].lower()
 
 
@@ -870,7 +872,8 @@ def test_white_space_around_a_variable_does_not_count(variable, end):
 
 def test_a_variable_of_white_space_is_unset():
     with Peer(ACCEPTED) as peer, Peer(document(user_state_url=peer.url)) as metadata:
-        blank = dict.fromkeys(["USERSTATE_URL", "USERSTATE_TIMEOUT", "USERSTATE_DEADLINE"], " \r")
+        names = "USERSTATE_URL", "USERSTATE_TIMEOUT", "USERSTATE_DEADLINE"
+        blank = dict.fromkeys(names, " \r")
         done = finish(*EVENT, env=dict(blank, USERSTATE_METADATA_URL=metadata.url))
         assert done == (0, "", "") and len(peer.events) == 1
 
@@ -948,7 +951,8 @@ def test_any_address_raises_documented_errors_only(said, monkeypatch):
 HINTS = {  # certificate of the peer, SSL_CERT_FILE, what the line says, and what not
     "unknown authority": ("good", None, "set SSL_CERT_FILE", "clock"),
     "unknown authority, empty variable": ("good", "", "set SSL_CERT_FILE", "clock"),
-    "unknown authority, variable set": ("good", "other.pem", r"other\.pem", "set SSL_CERT_FILE"),
+    "unknown authority, variable set": ("good", "other.pem", r"other\.pem",
+                                        "set SSL_CERT_FILE"),
     "variable of no file": ("good", "none.pem", r"none\.pem", "set SSL_CERT_FILE"),
     "another name": ("other", "ca.pem", "127.0.0.1", "SSL_CERT_FILE|ca-certificates|clock"),
     "expired": ("expired", "ca.pem", "clock", "SSL_CERT_FILE|ca-certificates"),
@@ -956,18 +960,18 @@ HINTS = {  # certificate of the peer, SSL_CERT_FILE, what the line says, and wha
 
 
 @pytest.mark.parametrize("name", HINTS)
-@pytest.mark.parametrize("python", sorted({sys.executable, NEWEST}))
-def test_the_hint_of_a_certificate_follows_the_reason(name, python, authority):
+def test_the_hint_of_a_certificate_follows_the_reason(name, authority):
+    """But Python 3.6 does not tell it."""
     certificate, file, right, wrong = HINTS[name]
     if not (authority / "other.pem").exists():
-        made = subprocess.run(["openssl", "req", "-x509", "-config", "config", "-newkey",
-                               "rsa:2048", "-nodes", "-keyout", "other.key", "-out", "other.pem",
-                               "-subj", "/CN=elsewhere"], cwd=str(authority),
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        words = ("openssl req -x509 -config config -newkey rsa:2048 -nodes -keyout other.key "
+                 "-out other.pem -subj /CN=elsewhere").split()
+        made = subprocess.run(words, cwd=str(authority), stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE)
         assert made.returncode == 0, made.stderr
     env = {} if file is None else {"SSL_CERT_FILE": file and str(authority / file)}
     with tls_peer(authority, certificate) as peer:
-        done = finish("--deadline=0.6", *EVENT, url=peer.url, python=python, env=env)
+        done = finish("--deadline=0.6", *EVENT, url=peer.url, python=NEWEST, env=env)
         assert peer.events == []
     assert done.status == (75 if right == "clock" else 1)
     assert re.search(right, done.err) and not re.search(wrong, done.err), done.err
@@ -1042,7 +1046,8 @@ def test_an_event_that_is_not_json_is_an_event_error(event):
 
 # Nobody is told.
 
-DEFAULTS = ["https://metadata.packet.net/metadata", "https://metadata.platformequinix.com/metadata"]
+DEFAULTS = ["https://metadata.packet.net/metadata",
+            "https://metadata.platformequinix.com/metadata"]
 FAILING = {
     "no such name": "def getaddrinfo(*a, **o): raise socket.gaierror(-2, 'No such name')",
     "nobody listens": "def getaddrinfo(*a, **o): return all('127.0.0.1', 9, type=1)",
@@ -1060,10 +1065,11 @@ def test_a_default_address_that_fails_is_said_to_be_switched_off(name, words):
         before = ("import socket; all = socket.getaddrinfo\n"
                   + FAILING[name].replace("PORT", str(peer.port))
                   + "\nsocket.getaddrinfo = getaddrinfo\n")
-        done = finish("--deadline=1.2", *words, before=before)
+        done = finish("--deadline=0.3", *words, before=before)
     assert done.status == (0 if words[0] == "run" else 75)
     lines = [line for line in done.err.splitlines() if "metadata" in line]
-    assert all(any(line.startswith(f"userstate: {url}: ") for line in lines) for url in DEFAULTS)
+    for url in DEFAULTS:
+        assert any(line.startswith(f"userstate: {url}: ") for line in lines)
     for line in lines:
         assert "switched off" in line and "2026-06-30" in line
         assert "USERSTATE_METADATA_URL" in line
@@ -1119,12 +1125,12 @@ LARGE = 100000  # bytes of a message, as large as an operand can be
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("end", ["deadline", "INT", "TERM", "KILL"])
-def test_a_try_that_is_abandoned_never_arrives_whole(end, scheme, authority, edge_python):
+def test_a_try_that_is_abandoned_never_arrives_whole(end, scheme, authority):
     late = Unread(LARGE)
     make = Peer(late) if scheme == "http" else tls_peer(authority, "good", late)
     with with_small_buffer(make) as peer:
         process = started(*(["--deadline=0.6"] if end == "deadline" else []), "running", "1000",
-                          "x" * LARGE, url=peer.url, stderr=subprocess.PIPE, python=edge_python,
+                          "x" * LARGE, url=peer.url, stderr=subprocess.PIPE,
                           env={"SSL_CERT_FILE": str(authority / "ca.pem")})
         assert late.accepted.wait(20)
         if end != "deadline":
@@ -1210,8 +1216,8 @@ def test_a_time_out_that_tells_all_twice_does_not_lose_the_end():
     if not shutil.which("timeout"):
         pytest.skip("no timeout command here")
     with Peer(ACCEPTED) as peer:
-        every = [subprocess.Popen(["timeout", "0.6", sys.executable, "-B", SCRIPT, "run", "1010",
-                                   "m", "sleep", "30"], preexec_fn=fresh,
+        every = [subprocess.Popen(["timeout", "0.6", sys.executable, "-B", SCRIPT, "run",
+                                   "1010", "m", "sleep", "30"], preexec_fn=fresh,
                                   env={"PATH": os.environ["PATH"], "USERSTATE_URL": peer.url},
                                   stderr=subprocess.PIPE) for _ in range(5)]
         for process in every:
@@ -1294,7 +1300,8 @@ def test_ctrl_c_at_a_terminal_right_before_the_fork_reaches_the_command():
 
 # From outside to the terminal.
 
-EVIL = ["\x1b[31mred", "\x9b31m", "\x07\x08\x7f", "\rforged", "\nuserstate: forged", "\u202eevil",
+EVIL = ["\x1b[31mred", "\x9b31m", "\x07\x08\x7f", "\rforged", "\nuserstate: forged",
+        "\u202eevil",
         "\u2028userstate: forged", "\x00", "\ud800"]
 
 
@@ -1343,13 +1350,15 @@ def test_nothing_of_operands_and_variables_is_shown_raw(text, tmp_path, capfd):
         assert userstate.main(["--deadline=0.05", "--url", DEAD, *words]) in (2, 127)
         out, err = capfd.readouterr()
         assert out == "" and err
-        assert all(re.fullmatch("userstate: [ -~]+", line) for line in err.split("\n")[:-1]), err
+        for line in err.split("\n")[:-1]:
+            assert re.fullmatch("userstate: [ -~]+", line), err
 
 
 # Secrets.
 
 SECRETS = ["http://user:s3cret@h/?token=s3cret", "https://h/?token=s3cret", "user:s3cret@h",
-           "ftp://s3cret@h/", "x" * 73 + ":s3cret@h/", "HTTP://u:s3cret@h", " http://u:s3cret@h/",
+           "ftp://s3cret@h/", "x" * 73 + ":s3cret@h/", "HTTP://u:s3cret@h",
+           " http://u:s3cret@h/",
            "u" * 70 + "http://s3cret@h/", "http://u:s3cret@h:x/#s3cret"]
 PLACES = {
     "behind the operands": ["running", "1000", "hi", "--url", "SECRET"],
@@ -1404,11 +1413,11 @@ time.time = lambda: real() + (BY if time.monotonic() - begun > 0.2 else 0)
 """
 
 
-@pytest.mark.parametrize("by", [-3600, 3600])
-def test_a_wall_clock_that_is_set_changes_no_deadline(by, edge_python):
+@pytest.mark.parametrize("by, python", [(-3600, OLDEST), (3600, NEWEST)], ids=["back", "ahead"])
+def test_a_wall_clock_that_is_set_changes_no_deadline(by, python):
     with Peer(part(b"")) as peer:
         begun = time.monotonic()
-        done = finish("--deadline=0.6", *EVENT, url=peer.url, python=edge_python,
+        done = finish("--deadline=0.6", *EVENT, url=peer.url, python=python,
                       before=JUMP.replace("BY", str(by)))
         assert done.status == 75 and 0.4 < time.monotonic() - begun < 2.5
 
@@ -1416,7 +1425,7 @@ def test_a_wall_clock_that_is_set_changes_no_deadline(by, edge_python):
 @pytest.mark.parametrize("by, python", [(-3600, OLDEST), (3600, NEWEST)], ids=["back", "ahead"])
 def test_a_wall_clock_that_is_set_stops_no_heartbeats(by, python):
     with Peer(ACCEPTED) as peer:
-        assert finish("run", "--every=0.2", "1010", "m", "sleep", "0.9", url=peer.url,
+        assert finish("run", "--every=0.2", "1010", "m", "sleep", "0.7", url=peer.url,
                       before=JUMP.replace("BY", str(by)), python=python) == (0, "", "")
         assert 3 <= sum("running for" in message for _, message in told(peer)) <= 4
         assert told(peer)[-1] == ("succeeded", "m: done after 0 s")
@@ -1461,11 +1470,12 @@ def ahead(tmp_path_factory):
 
 @pytest.mark.parametrize("words, status", [
     (EVENT, 75), (["run", "--every=0.2", "1010", "m", "sleep", "0.5"], 0)], ids=str)
-def test_no_wait_follows_the_wall_clock(words, status, ahead, edge_python):
+def test_no_wait_follows_the_wall_clock(words, status, ahead):
+    """The locks of Python before 3.9 do."""
     with Peer(part(b"")) as peer:
         begun = time.monotonic()
-        done = finish("--timeout=0.3", "--deadline=0.7", *words, url=peer.url,
-                      env={"LD_PRELOAD": ahead}, python=edge_python)
+        done = finish("--timeout=0.3", "--deadline=0.6", *words, url=peer.url,
+                      env={"LD_PRELOAD": ahead}, python=OLDEST)
         assert done.status == status and time.monotonic() - begun < 4
         assert peer.requests
 

@@ -1,7 +1,6 @@
 """The promises about the files themselves."""
 import ast
 import os
-import re
 import subprocess
 import sys
 
