@@ -502,8 +502,12 @@ FLOODS = {
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_memory_stays_under_64_mib(name, edge_python):
-    code = ("import resource, sys, userstate; userstate.main(sys.argv[1:]);"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("no /proc here")
+    # Not ru_maxrss: that is at least what the process that forked it had.
+    code = ("import re, sys, userstate; userstate.main(sys.argv[1:]);"
+            "print(re.search('VmHWM: *(.*) kB', open('/proc/self/status').read()"
+            ".replace('\\t', '')).group(1))")
     with Peer(FLOODS[name]) as peer:
         ended = subprocess.run(
             [edge_python, "-B", "-c", code, "--metadata-url", peer.url, "--deadline=0.8",
