@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -22,6 +23,12 @@ sys.dont_write_bytecode = True
 for name in list(os.environ):
     if name.startswith("USERSTATE_"):
         del os.environ[name]
+# Nor does it matter how the tests were started: by nohup, with & in a script.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT
+                      else signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
 import userstate  # noqa: E402
 from service import Service  # noqa: E402
