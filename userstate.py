@@ -8,8 +8,8 @@
     with userstate.step(1010, "install nginx"):
         subprocess.check_call(["apt-get", "install", "-y", "nginx"])
 
-Two blank lines part the rooms: guard, constants and errors, public functions, delivery
-(it tries again), one request, what its answer is worth, step, run, command line.
+Two blank lines part its sections: guard, constants and errors; public functions;
+delivery, which tries again; one request; what its answer is worth; step; run; main.
 """
 import atexit
 import os
@@ -30,8 +30,7 @@ def _leave(kind=Exception, error="incomplete download", trace=None):
 
 if __name__ == "__main__":
     atexit.register(_leave)
-    # Most of half a download is a program: it does nothing, and ends with 0. Only the
-    # last line of the whole file passes this.
+    # A file that was cut may parse and end with 0: only its last line passes this.
     sys.excepthook = _leave
     if not sys.flags.isolated:
         del sys.path[0]  # a json.py that lies there must not run as root
@@ -72,10 +71,10 @@ PAUSES = 1, 2, 4, 8, 15  # seconds between tries; the last one repeats
 RETRY_AFTER_MOST = 30  # seconds
 GRACE = 10  # seconds for a first report after the end of what it reports on
 MOMENT = 0.25  # seconds within which a signal that comes twice is one
-# On, 0: closed before the answer it is reset, or the kernel sends what is in its queue.
+# (1, 0): close() resets, until there is an answer; (0, 0): it sends what is queued.
 LINGER = socket.SOL_SOCKET, socket.SO_LINGER
 METADATA_MOST, REFUSAL_MOST, LOG_MOST = 1 << 20, 1 << 16, 1 << 16  # bytes to read
-NEVER, FEW, ALWAYS = 0, 3, float("inf")  # how many more tries a fault is worth
+NEVER, FEW, ALWAYS = 0, 3, float("inf")  # more tries, by fault; the last also: no limit
 
 class UserStateError(Exception):
     """Base of the errors; their text is one line of printable ASCII."""
@@ -96,14 +95,15 @@ class DeadlineError(UserStateError):
     status = 75  # EX_TEMPFAIL
 
 class _Fault(Exception):
-    """A try failed: why, and how many more it is worth, wait seconds later at least."""
+    """A try failed: why, how many more are worth it, how many seconds later."""
     def __init__(self, text, more, hint="", wait=0.0):
         super().__init__(text)
         self.more, self.hint, self.wait = more, hint, wait
 
     def told(self, url):
-        hint = SWITCHED_OFF if url in METADATA_URL.split() else self.hint
-        return f"{_public(url)}: {self} ({hint})" if hint else f"{_public(url)}: {self}"
+        hint = f" ({self.hint})" if self.hint else ""
+        hint += f" ({SWITCHED_OFF})" if url in METADATA_URL.split() else ""
+        return f"{_public(url)}: {self}{hint}"
 
 
 def send_user_state_event(state, code, message, **options):
@@ -167,8 +167,7 @@ class _Delivery:
         self.ends, self.until = clock() + self.deadline, lambda: ALWAYS
 
     def renewed(self, timeout=ALWAYS, deadline=ALWAYS, until=lambda: ALWAYS):
-        """Return one that starts now and has less time; until() may draw nearer."""
-        import copy
+        import copy  # one with the same options that starts now
         other = copy.copy(self)
         other.timeout = min(self.timeout, timeout)
         other.ends, other.until = self.clock() + min(self.deadline, deadline), until
@@ -200,7 +199,7 @@ class _Delivery:
 
     def metadata(self, read):
         if self.dry_run:
-            raise EventError("dry run: must be given a url, as it asks nobody")
+            raise EventError("dry run: asks nobody, so --url has to say where")
         return self.persist("GET", self.urls, read)
 
     def event_url(self, answer):
@@ -215,7 +214,7 @@ class _Delivery:
         return _checked(url)
 
     def persist(self, method, urls, read, *content):
-        """Return what read makes of an answer; try again as the faults are worth it."""
+        """Return what read makes of an answer; few and the pauses are of all urls."""
         urls, begun, tries, few, last = list(urls), self.clock(), 0, FEW, False
         while True:
             url, tries = urls.pop(0), tries + 1
@@ -237,7 +236,7 @@ class _Delivery:
             pause = PAUSES[min(tries, len(PAUSES)) - 1] * random.uniform(0.5, 1)
             pause = max(pause, fault.wait)
             if pause >= left:
-                last, pause = True, left - min(1, left / 2)  # time for a last try
+                last, pause = True, max(fault.wait, left - min(1, left / 2))
             self.say(f"{told}; trying again in {pause:.1f} s", f"{url} {fault}")
             self.sleep(pause)
 
@@ -287,18 +286,18 @@ def _log(line):
 
 def _request(method, url, limit, body=None, headers=None):
     """Make a request within limit seconds; return the body of a 2xx, b"" for a POST."""
-    url, ends = urlsplit(_checked(url)), time.monotonic() + limit
-    host = url.hostname.replace("%25", "%")  # of a zone: RFC 6874
-    connection = _connect(host, url.port or {"http": 80}.get(url.scheme, 443), ends)
+    parts, ends = urlsplit(_checked(url)), time.monotonic() + limit
+    host = parts.hostname.replace("%25", "%")  # of a zone: RFC 6874
+    connection = _connect(host, parts.port or {"http": 80}.get(parts.scheme, 443), ends)
     try:
-        if url.scheme == "https":
+        if parts.scheme == "https":
             connection = _start_tls(connection, host, ends)
         # urllib.request would redirect a POST as a GET, and ask proxies.
         http_connection = http.client.HTTPConnection(host, 80)  # not to be parsed
         http_connection.sock = _Bounded(connection, ends)
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         http_connection.request(method, target, body, {
-            "Host": re.sub("%[^]]*", "", url.netloc),  # without a zone
+            "Host": re.sub("%[^]]*", "", parts.netloc),  # without a zone
             "User-Agent": f"userstate/{__version__}", **(headers or {})})
         with http_connection.getresponse() as reply:
             while reply.status < 200:  # http.client skips 100 alone
@@ -335,8 +334,8 @@ def _resolve(host, port, ends):
         except Exception as error:
             ways.append(error)
     try:
-        with _start(ask) as thread:  # as it can hang
-            _wait(thread, ends - time.monotonic())
+        with _start(ask) as ours:  # as it can hang
+            _wait(ours, ends - time.monotonic())
     except (OSError, RuntimeError, MemoryError):
         ask()  # no thread to be had
     if not ways:
@@ -346,11 +345,12 @@ def _resolve(host, port, ends):
     return ways
 
 def _start(function):
-    """Run function(end) in a thread; return the other end: who is over closes his."""
+    """Run function(end) in a thread; return the other end: each side closes its own."""
     ours, theirs = socket.socketpair()
     def run():
         with theirs:
             function(theirs)
+            theirs.shutdown(socket.SHUT_RDWR)  # a child of a fork may hold it, too
     threading.Thread(target=run, daemon=True).start()
     return ours
 
@@ -378,7 +378,7 @@ def _start_tls(connection, host, ends):
         raise _fault_of_tls(error) from None
 
 class _Bounded(io.RawIOBase):
-    """A connection for http.client, of which each operation ends at the same moment."""
+    """A connection for http.client, all of whose operations end at the same moment."""
     def __init__(self, connection, ends):
         self.connection, self.ends = connection, ends
 
@@ -473,8 +473,7 @@ def _retry_after(value):
     return max(0, min(date - time.time(), RETRY_AFTER_MOST))
 
 def _document(body):
-    with suppress(ValueError, RecursionError):
-        # A MiB of digits takes int() minutes.
+    with suppress(ValueError, RecursionError):  # a MiB of digits takes int() minutes
         document = json.loads(body.decode(), parse_int=lambda digits: int(digits[:999]))
         if isinstance(document, dict):
             return document
@@ -489,11 +488,11 @@ def _reason(document):
 
 
 class step:
-    """Report around a block (with step(...):) or a function (@step(...)).
+    """Report around a block (with step(...):) or a plain function (@step(...)).
 
     It is running, then succeeded (also after sys.exit(0)), or failed with the type of
     the exception, which goes on. A report that fails is a warning of the logger
-    "userstate". every: seconds (int, float) until it is running again; else as above.
+    "userstate". every: seconds (int, float) between repeats of running; else as above.
     Raises EventError, and RuntimeError if it is entered while it is in use.
     """
     def __init__(self, code, message, every=None, **options):
@@ -502,7 +501,7 @@ class step:
         self.every = None if every is None else _seconds("every", every)
         self.options = options
         self.delivery = _Delivery(**{"sleep": self.pause, **options})
-        self.in_use, self.thread = threading.Lock(), None
+        self.in_use, self.ours = threading.Lock(), None
         self.bound = ALWAYS  # when the reports before the end have to be over
 
     def __enter__(self):
@@ -527,9 +526,9 @@ class step:
         return reported
 
     def begin(self):
-        self.begun, self.thread, self.bound = self.delivery.clock(), None, ALWAYS
+        self.begun, self.ours, self.bound = self.delivery.clock(), None, ALWAYS
         try:
-            self.thread = _start(self.report_on)
+            self.ours = _start(self.report_on)
         except (OSError, RuntimeError, MemoryError) as error:
             self.delivery.say(f"{error}: the report that it runs is left out")
 
@@ -552,10 +551,10 @@ class step:
 
     def end(self, succeeded, what):
         self.bound = self.delivery.clock() + GRACE
-        if self.thread is not None:
-            with self.thread:
-                self.thread.shutdown(socket.SHUT_WR)
-                _wait(self.thread, GRACE + 1)
+        if self.ours is not None:
+            with self.ours:
+                self.ours.shutdown(socket.SHUT_WR)
+                _wait(self.ours, GRACE + 1)
         self.report("succeeded" if succeeded else "failed", f": {what}")
 
     def report(self, state, what="", **limits):
@@ -581,8 +580,8 @@ def _run(report, command, log):
             child = _start_command(command, log, signals.restore_in_child)
         except (OSError, ValueError) as error:  # ValueError: a NUL
             status = 127 if isinstance(error, FileNotFoundError) else 126
-            reason = getattr(error, "strerror", error)
-            what = f"cannot run {_hide(command[0])}: {reason}"
+            why = getattr(error, "strerror", error)
+            what = f"cannot run {_hide(command[0])}: {why}"
             report.delivery.say(what)
         else:
             report.begin()
@@ -665,13 +664,13 @@ class _Signals:
                         child.send_signal(got.si_signo)
         return child.returncode
 
-    def listen(self):  # the second signal from here on interrupts
+    def listen(self):  # the command has ended: the second signal from now on interrupts
         for number in set(self.handlers) - {signal.SIGCHLD}:
             signal.signal(number, self.count)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
     def count(self, number, frame):
-        # A hang-up is told by bash and the kernel, a time-out twice by timeout(1).
+        # One hang-up comes from bash and from the kernel, one timeout(1) sends two.
         now = time.monotonic()
         if number != self.last or now - self.last_at > MOMENT:
             self.last, self.last_at, self.counted = number, now, self.counted + 1
@@ -688,11 +687,12 @@ USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
        userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
        userstate [OPTIONS] url
 STATE: running, succeeded, failed, or an exit status, 0 to 255; CODE: 1000 to 1099
+FILE: for the output of COMMAND, of which the last line is sent if it fails
 OPTIONS: -n, --dry-run: print the JSON only; -v, --verbose; -h, --help; --version;
   --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for the address of events;
   --url URL, or USERSTATE_URL: that address itself;
   --timeout SECONDS, or USERSTATE_TIMEOUT: of one try, 10;
-  --deadline SECONDS, or USERSTATE_DEADLINE: of all tries, 150
+  --deadline SECONDS, or USERSTATE_DEADLINE: of one report, 150
 status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted, or COMMAND's"""
 OPTIONS = "metadata-url= url= timeout= deadline= dry-run verbose help version".split()
 LETTERS = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}
@@ -720,14 +720,15 @@ def _command(texts, words):
     options, operands = _options(texts, "nvh", OPTIONS)
     verb = operands[:1]
     if verb == ["run"]:
-        around, operands = _options(operands[1:], "h", ["every=", "log=", "help"])
+        words = words[len(words) - len(operands) + 1:]
+        around, words = _options(words, "h", ["every=", "log=", "help"])
         options.update(around)
     if "help" in options or "version" in options:
         text = USAGE if "help" in options else f"userstate {__version__}"
         return _print(text, DEADLINE)
     options["say"] = _warn
     if verb == ["run"]:
-        return _run_command(operands, words[len(words) - len(operands):], **options)
+        return _run_command(texts[len(texts) - len(words):], words, **options)
     if operands == ["url"]:
         return _print(user_state_url(**options), _Delivery(**options).deadline)
     _check("operands", len(operands), len(operands) == 3, "STATE CODE MESSAGE, the "
@@ -757,19 +758,18 @@ def _run_command(operands, words, log=None, **options):
     _check("operands", len(words), command, "CODE MESSAGE COMMAND; see --help")
     if threading.current_thread() is not threading.main_thread():
         raise EventError("run: must be in the main thread, which gets the signals")
-    code, message = operands[:2]
-    code = int(code) if code in map(str, CODES) else code
-    report = step(code, message, **options)
+    code = int(operands[0]) if operands[0] in map(str, CODES) else operands[0]
+    report = step(code, operands[1], **options)
     if report.delivery.dry_run:
-        report.delivery.send(build_event("running", code, message))
+        report.delivery.send(build_event("running", code, operands[1]))
         return 0
     if log is None:
         return _run(report, command, None)
     try:
         descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", error)
-        raise EventError(f"log {_hide(ascii(log))}: {reason}") from None
+        why = getattr(error, "strerror", error)
+        raise EventError(f"log {_hide(ascii(log))}: {why}") from None
     try:
         return _run(report, command, descriptor)
     finally:
