@@ -39,6 +39,7 @@ def _end(status):  # -2: by SIGINT itself, so that a shell script ends, too
     if status == -2:
         import signal
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(status if status >= 0 else 128 - status)  # whatever threads or stdout do
 
@@ -260,9 +261,7 @@ def _setting(name, value, default=None):
     return value
 
 def _seconds(name, value, default=None):
-    value = _setting(name, value)
-    if value is None:
-        return default
+    value = _setting(name, value, default)
     valid = re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) and float(value) > 0
     _check(name, value, valid, "seconds, like 10 or 0.5")
     return float(value)
@@ -678,9 +677,11 @@ class _Signals:
                 raise KeyboardInterrupt
 
     def __exit__(self, *error):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.handlers)
+        if __name__ != "__main__":  # else the process ends now, with its status
+            for number, handler in self.handlers.items():
+                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
 USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
@@ -784,11 +785,10 @@ def _print(text, seconds, name="stdout"):
     ends = time.monotonic() + seconds
     try:
         stream.flush()
-        number = stream.fileno()
         while data:
-            if not select.select([], [number], [], max(0, ends - time.monotonic()))[1]:
+            if not select.select([], [stream], [], max(0, ends - time.monotonic()))[1]:
                 raise OSError("nobody reads it")
-            data = data[os.write(number, data[:select.PIPE_BUF]):]  # that never blocks
+            data = data[os.write(stream.fileno(), data[:select.PIPE_BUF]):]  # no block
     except io.UnsupportedOperation:  # in memory
         stream.write(text + "\n")
     except (OSError, ValueError, AttributeError) as error:

@@ -87,7 +87,7 @@ INVALID = {
     "one of two": (["--metadata-url", "http://h/ ftp://h", "url"], "address 'ftp"),
     "no metadata url": (["--metadata-url", " ", "url"], "address ''"),
     **{f"{name} {value!r}": ([f"--{name}={value}", "running", "1000", "x"],
-                             f"^userstate: {name} .*seconds")
+                             f"^userstate: {name} .*must be seconds, like 10 or 0.5$")
        for name in ("timeout", "deadline")
        for value in ("", "0", "0.0", "-1", "1e3", "nan", "inf", "1 ", "x", "100000", "1s")},
 }

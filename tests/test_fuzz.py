@@ -1,0 +1,189 @@
+"""Faults at random, by a seed that is printed: FUZZ_SEED=N tries one again, FUZZ=N makes it
+N times as long."""
+import concurrent.futures
+import os
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import SCRIPT, Peer
+
+import userstate
+
+SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
+TIMES = int(os.environ.get("FUZZ") or 1)
+STATUSES = [200, 201, 204, 299, 301, 302, 303, 307, 400, 401, 404, 408, 413, 425, 429, 500, 501,
+            502, 503, 505, 600, 999, 99, 1000]
+HEADERS = ["Content-Length: 0", "Content-Length: 5", "Content-Length: 5\r\nContent-Length: 7",
+           "Content-Length: -1", "Content-Length: x", "Content-Length: 99999999999999999999",
+           "Transfer-Encoding: chunked", "Connection: close", "Connection: keep-alive",
+           "Location: /\x1b[31m", "Retry-After: 0", "Retry-After: soon", "X: " + "y" * 70000,
+           "\r\n".join(["X: y"] * 200), "no colon", ": empty", "X: \xff\x00\x1b[31m"]
+BODIES = [b"", b"hello", b"{", b'{"error": "\\u001b[31mno"}', b'{"errors": ["a", 5, null]}',
+          b"5\r\nhello\r\n0\r\n\r\n", b"-1\r\nhello", b"zz\r\n", b" " * 100000, b'["deep"' * 999]
+RAW = [b"", b"\r\n", b"\n\n", b"SSH-2.0-x\r\n", b"hello, this is HTTP/0.9", b"HTTP/1.1",
+       b"HTTP/1.1 \r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 2e2 OK\r\n\r\n",
+       b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"\x15\x03\x01\x00\x02\x02\x28",
+       b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76", b"\0" * 70000, b"HTTP/1.1 " + b"2" * 70000]
+INTERIM = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n",
+           b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"]
+
+
+def answer_by(dice):
+    """Return some bytes of an answer, and whether it begins with a 2xx."""
+    if dice.random() < 0.2:
+        return dice.choice(RAW), False
+    status = dice.choice(STATUSES if dice.random() < 0.7 else STATUSES[:4])
+    head = f"HTTP/1.{dice.choice('01')} {status} {dice.choice(['OK', '', chr(27) + '[31m'])}\r\n"
+    for _ in range(dice.choice([0, 0, 1, 2, 4])):
+        head += dice.choice(HEADERS) + "\r\n"
+    answer = head.encode("latin-1") + b"\r\n" + dice.choice(BODIES)
+    before = b"".join(dice.choice(INTERIM) for _ in range(dice.choice([0, 0, 0, 1, 3])))
+    answer = before + answer
+    accepted = status in (200, 201, 204, 299)
+    if dice.random() < 0.2:  # cut
+        end = dice.randrange(len(answer))
+        accepted = accepted and end >= len(before) + len("HTTP/1.1 200")
+        answer = answer[:end]
+    return answer, accepted
+
+
+def script_by(dice, verdicts):
+    """Return a script of a Peer, which notes in verdicts what its answer begins with."""
+    kind = dice.choice(["whole"] * 6 + ["before", "reset", "hang", "late", "drip", "chunks"])
+    answer, accepted = answer_by(dice)
+
+    def script(connection, peer):
+        if kind == "before":
+            verdicts.append(False)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        peer.read(connection)
+        verdicts.append(accepted and kind not in ("reset", "hang"))
+        if kind == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif kind == "hang":
+            peer.wait_closed(connection)
+        elif kind == "late":
+            peer.over.wait(0.05)
+            connection.sendall(answer)
+        elif kind == "drip":
+            for byte in answer[:200]:
+                connection.sendall(bytes([byte]))
+                if peer.over.wait(0.002):
+                    break
+        elif kind == "chunks":
+            for begin in range(0, len(answer), 37):
+                connection.sendall(answer[begin:begin + 37])
+        else:
+            connection.sendall(answer)
+    return script
+
+
+def one_call(seed):
+    """Make one call against faults at random; return what was wrong with it, or None."""
+    dice, verdicts, lines = random.Random(seed), [], []
+    deadline = dice.choice([0.05, 0.15, 0.3])
+    scripts = [script_by(dice, verdicts) for _ in range(60)]
+    with Peer(*scripts) as peer:
+        event = {"state": "running", "code": 1000, "message": "x" * dice.choice([1, 1, 200000])}
+        begun, outcome = time.monotonic(), None
+        try:
+            userstate.post_event(event, peer.url, deadline=deadline, timeout=0.1,
+                                 say=lines.append, sleep=lambda seconds: None,
+                                 verbose=dice.random() < 0.5)
+        except userstate.UserStateError as error:
+            outcome = error
+        took = time.monotonic() - begun
+        keys = {re.search(rb"Idempotency-Key: (.*)\r", r).group(1) for r in peer.requests}
+        bodies = set(peer.bodies)
+        seen = len(verdicts)
+    if took > deadline + 0.5:
+        return f"took {took:.2f} s of {deadline}"
+    if outcome is None and not (verdicts and verdicts[min(seen, len(verdicts)) - 1]):
+        return f"success, but {verdicts}"
+    if len(keys) > 1 or len(bodies) > 1:
+        return f"{len(keys)} keys, {len(bodies)} bodies"
+    if isinstance(outcome, userstate.EventError) or "bug" in str(outcome):
+        return f"{type(outcome).__name__}: {outcome}"
+    for text in [*map(str, lines), str(outcome or "")]:
+        if not re.fullmatch("[ -~]*", text) or len(text) > 1500:
+            return f"text {text[:200]!a}"
+    return None
+
+
+def test_any_peer_gets_a_documented_end_in_time():
+    before = threading.active_count()
+    seeds = [SEED * 10000 + number for number in range(1500 * TIMES)]
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        wrong = [(seed, what) for seed, what in zip(seeds, pool.map(one_call, seeds)) if what]
+    assert not wrong, f"FUZZ_SEED={SEED}: {wrong[:5]}"
+    end = time.monotonic() + 10
+    while threading.active_count() > before + 1 and time.monotonic() < end:
+        threading.Event().wait(0.05)
+    ours = [thread for thread in threading.enumerate() if "userstate" in str(thread)]
+    assert not ours and threading.active_count() <= before + 1
+
+
+COMMANDS = {
+    "sleep": "echo ready; exec sleep 0.3",
+    "exit": "echo ready; exit 3",
+    "well": "echo ready; sleep 0.1",
+    "trap": "trap 'exit 9' TERM INT HUP USR1; echo ready; sleep 0.2 & wait; wait; exit 4",
+    "deaf": "trap '' TERM HUP USR1; echo ready; sleep 0.2; exit 5",
+}
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1,
+           signal.SIGUSR2, signal.SIGALRM, signal.SIGPROF]
+
+
+def one_run(seed):
+    """Run a command that gets a signal at random; return what was wrong, or None."""
+    dice = random.Random(seed)
+    accepted = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    with Peer(accepted) as peer:
+        process = subprocess.Popen(
+            [sys.executable, "-B", SCRIPT, "--url", peer.url, "run", "1010", "m", "sh", "-c",
+             dice.choice(list(COMMANDS.values()))], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, start_new_session=True)
+        process.stdout.readline()
+        threading.Event().wait(dice.choice([0, 0.01, 0.1, 0.25]) * dice.random())
+        number, whom = dice.choice(SIGNALS), dice.choice(["wrapper", "command", "group"])
+        try:
+            if whom == "wrapper":
+                process.send_signal(number)
+            elif whom == "group":
+                os.killpg(process.pid, number)
+            else:
+                children = f"/proc/{process.pid}/task/{process.pid}/children"
+                for child in open(children).read().split():
+                    os.kill(int(child), number)
+        except (ProcessLookupError, FileNotFoundError):
+            pass
+        out, err = process.communicate(timeout=30)
+        events = [(event["state"], event["message"]) for event in peer.events]
+    told = f"{whom} {number.name}: {process.returncode} {events} {err}"
+    if err or len(events) != 2 or events[0] != ("running", "m"):
+        return told
+    end = re.fullmatch(r"m: (done|exit status (\d+)|killed by (\w+)) after \d+ s", events[1][1])
+    if not end or (events[1][0] == "succeeded") != (end.group(1) == "done"):
+        return told
+    status = int(end.group(2) or 0)
+    if end.group(3):
+        status = 128 + signal.Signals[end.group(3)]
+    return None if process.returncode in (status, -2 if status == 130 else status) else told
+
+
+def test_any_signal_at_any_moment_is_reported():
+    if not os.path.exists("/proc/self/task"):
+        pytest.skip("no /proc here")
+    seeds = [SEED * 10000 + number for number in range(200 * TIMES)]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        wrong = [(seed, what) for seed, what in zip(seeds, pool.map(one_run, seeds)) if what]
+    assert not wrong, f"FUZZ_SEED={SEED}: {wrong[:5]}"
