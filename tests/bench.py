@@ -2,7 +2,8 @@
 """What an event costs, side by side: the classic script, the least Python, userstate.py.
 
 Whole processes in turn, A B C A B C ..., against the local service in a process of its own.
-Prints medians and their ratios, as the tables of the README.
+Prints medians and their ratios, as the tables of the README. Then what the service takes,
+beside a server of http.server that answers 200 and keeps nothing.
 """
 import base64
 import gzip
@@ -18,6 +19,9 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
+
+from service import Service, event_row
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.join(os.path.dirname(HERE), "userstate.py")
@@ -55,6 +59,47 @@ for _ in range(int(sys.argv[1])):
 EVENT = ["running", "1000", "hey im still running"]
 LOOP = ('for n in $(seq "$1"); do "$PYTHON" userstate.py running 1000 '
         '"hey im still running" || exit; done')
+LOAD_ROUNDS, LOAD_SECONDS = 5, 2
+BARE = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *words):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 1024
+server = Server(("127.0.0.1", 0), Handler)
+print(f"# http://127.0.0.1:{server.server_port}/", flush=True)
+server.serve_forever()
+"""
+LOAD = """
+import socket, sys, threading, time
+port, clients, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+body = '{"state":"running","code":1000,"message":"hey im still running"}'
+begun, accepted = time.monotonic(), []
+def post(client, number):
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall((f"POST /events HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\n"
+            f'Idempotency-Key: "{begun}.{client}.{number}"\\r\\nConnection: close\\r\\n'
+            f"Content-Length: {len(body)}\\r\\n\\r\\n{body}").encode())
+        return connection.recv(1000)[9:12] == b"200"
+def run(client):
+    number = 0
+    while time.monotonic() - begun < seconds:
+        assert post(client, number)
+        number += 1
+    accepted.append(number)
+threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(accepted) == clients
+print(sum(accepted) / (time.monotonic() - begun))
+"""
 
 
 def measure(command, environment):
@@ -86,8 +131,6 @@ TCP_INFO_BYTES = 120  # where bytes_acked and bytes_received are in Linux's stru
 
 def serve():
     """Be the service, which tells on a line of input how many bytes it has got and sent."""
-    from service import Service
-
     class Counted(Service):
         carried = 0
 
@@ -128,6 +171,76 @@ def peak(code, environment):
     status = subprocess.run([PYTHON, "-c", code, *EVENT], env=environment, check=True,
                             stdout=subprocess.PIPE).stdout.decode()
     return int(re.search(r"VmHWM:\s*(\d+)", status).group(1)) / 1024
+
+
+def start(*words):
+    """Start a server with the Python of the bench; return the process and its address."""
+    process = subprocess.Popen([sys.executable, "-B", *words], stdout=subprocess.PIPE)
+    return process, re.search(r"http\S+(?=/)", process.stdout.readline().decode()).group()
+
+
+def rate(url, clients):
+    """Return how many events a second are accepted, with new connections each."""
+    words = url.rpartition(":")[2], str(clients), str(LOAD_SECONDS)
+    ended = subprocess.run([sys.executable, "-c", LOAD, *words], stdout=subprocess.PIPE,
+                           check=True)
+    return float(ended.stdout)
+
+
+def memory(process):
+    """Return the peak memory of a process, in MiB; Linux only."""
+    with open(f"/proc/{process.pid}/status") as file:
+        return int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024
+
+
+def bench_service(folder):
+    """Print what the service accepts, beside a server that keeps nothing."""
+    program = os.path.join(HERE, "service.py"), "--port", "0"
+    servers = {"answers 200, keeps nothing": start("-c", BARE),
+               "in memory": start(*program),
+               "on disk": start(*program, "--data", os.path.join(folder, "rates"))}
+    rates = {(name, clients): [] for name in servers for clients in (1, 64)}
+    try:
+        for _ in range(LOAD_ROUNDS):
+            for name, clients in rates:
+                rates[name, clients].append(rate(servers[name][1], clients))
+        bare = rates["answers 200, keeps nothing", 64]
+        print("\n| events per second | 1 client | 64 clients | x | MiB |\n"
+              "|---|---|---|---|---|")
+        for name, (process, _) in servers.items():
+            one, many = rates[name, 1], rates[name, 64]
+            ratio = statistics.median(many) / statistics.median(bare)
+            print(f"| {name} | {statistics.median(one):.0f} | {statistics.median(many):.0f} "
+                  f"| {ratio:.2f} | {memory(process):.0f} |")
+    finally:
+        for process, _ in servers.values():
+            process.kill()
+            process.wait()
+
+
+def bench_page(folder):
+    """Print how long the page of 1000 devices with 100 events each takes."""
+    data = os.path.join(folder, "devices")
+    service = Service(data=data)
+    event = {"state": "running", "code": 1000, "message": "hey im still running"}
+    for _ in range(100):
+        service.store.insert([event_row(f"10.0.{n // 250}.{n % 250}", event)
+                              for n in range(1000)])
+    service.server_close()
+    process, url = start(os.path.join(HERE, "service.py"), "--port", "0", "--data", data)
+    try:
+        taken = []
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            with urllib.request.urlopen(url + "/") as reply:
+                size = len(reply.read())
+            taken.append(time.perf_counter() - begun)
+        print(f"\nThe page of 1000 devices with 100 events each: "
+              f"{statistics.median(taken):.3f} s, {size / 1000:.0f} kB; "
+              f"{memory(process):.0f} MiB.")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def main():
@@ -181,6 +294,9 @@ def main():
     packed = len(base64.b64encode(gzip.compress(source, 9)))
     print(f"\nThe file: {len(source)} bytes, {len(source.splitlines())} lines, "
           f"{packed} bytes as gzip and base64.")
+    with tempfile.TemporaryDirectory() as folder:
+        bench_service(folder)
+        bench_page(folder)
     return 0
 
 

@@ -1,0 +1,214 @@
+"""The pages, in Chromium, as a person sees them."""
+import base64
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import urllib.request
+
+import pytest
+from conftest import Platform
+
+import service
+
+DRIVER = shutil.which("chromedriver")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+ARGUMENTS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+             "--disable-background-networking --disable-component-update --disable-sync "
+             "--disable-dev-shm-usage").split()
+WIDE, NARROW = 1200, 400  # pixels
+HEIGHT = 800
+
+
+class Browser:
+    """A Chromium of its own, driven by the WebDriver protocol."""
+
+    def __enter__(self):
+        self.folder = tempfile.mkdtemp()
+        self.driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL)
+        for line in self.driver.stdout:
+            found = re.search(rb"successfully on port (\d+)", line)
+            if found:
+                break
+        self.session = f"http://127.0.0.1:{int(found.group(1))}/session"
+        options = {"args": [*ARGUMENTS, f"--user-data-dir={self.folder}"],
+                   "binary": CHROMIUM}
+        made = self.ask("", capabilities={"alwaysMatch": {"goog:chromeOptions": options}})
+        self.session += "/" + made["sessionId"]
+        return self
+
+    def __exit__(self, *error):
+        urllib.request.urlopen(urllib.request.Request(self.session, method="DELETE")).close()
+        self.driver.kill()
+        self.driver.communicate()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def ask(self, path, **values):
+        request = urllib.request.Request(self.session + path, json.dumps(values).encode(),
+                                         {"Content-Type": "application/json"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as reply:
+            return json.loads(reply.read().decode())["value"]
+
+    def devtools(self, command, **values):
+        return self.ask("/goog/cdp/execute", cmd=command, params=values)
+
+    def show(self, url, width=WIDE, dark=False):
+        """Open url in a window of this width."""
+        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=HEIGHT,
+                      deviceScaleFactor=1, mobile=width == NARROW)
+        self.devtools("Emulation.setEmulatedMedia", features=[
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.ask("/url", url=url)
+
+    def run(self, script, *args):
+        return self.ask("/execute/sync", script=script, args=args)
+
+    def screenshot(self, path):
+        with open(path, "wb") as file:
+            file.write(base64.b64decode(self.devtools("Page.captureScreenshot")["data"]))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (DRIVER and CHROMIUM):
+        pytest.skip("chromium and chromedriver are not installed")
+    with Browser() as browser:
+        yield browser
+
+
+NAMES = {f"10.0.0.{n}": f"node-{n:02}.rack1.example.com" for n in range(1, 51)}
+LONG = "exit status 100 after 3 s: E: Unable to locate package grub-efi-amd64-signed " * 9
+HOSTILE = "<script>document.title = 'run'</script><b id=bold>&amp;</b>"
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    """Fifty machines that install themselves; two have failed, one has no name."""
+    with Platform(names=NAMES) as platform:
+        for number, address in enumerate(NAMES):
+            platform.put(address, {"state": "running", "code": 1000, "message": LONG})
+            state = "failed" if number in (17, 44) else "succeeded" if number % 5 else "running"
+            platform.put(address, {"state": state, "code": 1099, "message": "a\n" + LONG})
+        platform.put("10.0.0.1", {"state": "x" * 500, "code": -2**63, "message": "y" * 5000})
+        for address in ("10.0.0.50", "2001:db8:1234:5678:9abc:def0:1234:5678"):
+            platform.put(address, {"state": "succeeded", "code": 1, "message": HOSTILE})
+        yield platform
+
+
+PATHS = ("/", "/devices/10.0.0.1", "/devices/10.0.0.50")
+CELLS_OF_TWO_LINES = """
+return [...document.querySelectorAll("th, td, li")].filter(cell => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1;
+}).map(cell => cell.className)"""
+OVERFLOWING = """
+return [document.documentElement, ...document.querySelectorAll("body *")].filter(
+  e => e.getBoundingClientRect().right > innerWidth || e.scrollWidth > innerWidth
+).map(e => e.outerHTML.slice(0, 200))"""
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_cell_but_the_message_has_two_lines(browser, fleet, path):
+    browser.show(fleet.url + path)
+    assert browser.run("return document.querySelectorAll('td').length") > 3
+    broken = browser.run(CELLS_OF_TWO_LINES)
+    assert set(broken) == (set() if path == "/" else {"message"})
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_overflows(browser, fleet, path, width):
+    browser.show(fleet.url + path, width)
+    assert browser.run("return innerWidth") == width
+    clipped = {"name", "message"} if path == "/" else set()
+    assert [text for text in browser.run(OVERFLOWING) if not any(
+        f'class="{name}"' in text for name in clipped)] == []
+
+
+def test_the_message_has_room_at_400_pixels(browser, fleet):
+    browser.show(fleet.url + "/devices/10.0.0.50", NARROW)
+    assert browser.run("return document.querySelector('td.message').offsetWidth") > 300
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_failed_devices_are_above_the_fold(browser, fleet, width):
+    browser.show(fleet.url, width)
+    failed = browser.run("return [...document.querySelectorAll('td.failed')].map("
+                         "e => e.getBoundingClientRect().bottom)")
+    assert len(failed) == 2 and max(failed) < HEIGHT / 2
+    assert browser.run("return document.documentElement.scrollHeight") < 6000
+
+
+@pytest.mark.parametrize("path", ["/", "/devices/10.0.0.50"])
+def test_a_message_of_html_is_text(browser, fleet, path):
+    browser.show(fleet.url + path)
+    shown = browser.run("return [...document.querySelectorAll('td.message')].map("
+                        "e => e.textContent)")
+    assert HOSTILE in shown
+    assert browser.run("return document.querySelectorAll('script, #bold').length") == 0
+    assert browser.run("return document.title") != "run"
+
+
+CONTRASTS = """
+const paper = document.body.appendChild(document.createElement("p"));
+paper.style.backgroundColor = "Canvas";
+function luminance(color) {
+  const [r, g, b] = color.match(/[0-9.]+/g).map(v => v / 255).map(
+    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+const back = luminance(getComputedStyle(paper).backgroundColor);
+return [back, ...[...document.querySelectorAll("h1, th, td, a, li")].map(e => {
+  const ink = luminance(getComputedStyle(e).color);
+  return (Math.max(ink, back) + 0.05) / (Math.min(ink, back) + 0.05);
+})]"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("path", PATHS)
+def test_is_readable(browser, fleet, path, dark):
+    browser.show(fleet.url + path, dark=dark)
+    paper, *contrasts = browser.run(CONTRASTS)
+    assert paper < 0.05 if dark else paper > 0.9
+    assert min(contrasts) > 4.5  # WCAG, level AA
+
+
+def test_states_differ_by_word_and_shape(browser, fleet):
+    browser.show(fleet.url)
+    shapes = browser.run("""
+        return ["failed", "running", "succeeded"].map(name => {
+          const cell = document.querySelector("td." + name);
+          const style = getComputedStyle(cell, "::before");
+          return [cell.textContent, style.clipPath + style.borderWidth + style.borderRadius];
+        })""")
+    assert [word for word, _ in shapes] == ["failed", "running", "succeeded"]
+    assert len({shape for _, shape in shapes}) == 3
+
+
+@pytest.mark.parametrize("path", ["/", "/devices/10.0.0.1"])
+def test_refreshes_itself_and_keeps_its_place(browser, fleet, path, monkeypatch):
+    monkeypatch.setattr(service, "REFRESH", 1)
+    loads = threading.Semaphore(0)
+    frame = service.frame
+
+    def noting(*words):
+        loads.release()
+        return frame(*words)
+    monkeypatch.setattr(service, "frame", noting)
+    browser.show(fleet.url + path)
+    first = browser.run("scrollTo(0, 300); return performance.timeOrigin")
+    assert browser.run("return scrollY") == 300
+    for _ in range(3):
+        assert loads.acquire(timeout=20)
+    again, place = browser.ask("/execute/async", script="""
+        const done = arguments[0];
+        const tell = () => requestAnimationFrame(
+          () => done([performance.timeOrigin, scrollY]));
+        if (document.readyState === "complete") tell();
+        else addEventListener("load", tell);""", args=[])
+    assert again > first and place == 300
