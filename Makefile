@@ -11,7 +11,7 @@ serve:  ## the service to practise on, until Ctrl-C
 
 # All tests, in two processes at once; TESTS="-k pipe" for some. DEBOOTSTRAP=1 adds those that
 # make a small Debian, as root.
-SLOW = $(addprefix tests/test_,delivery.py hurt.py shape.py)
+SLOW = $(addprefix tests/test_,delivery.py hurt.py run.py shape.py)
 PYTEST = DEBOOTSTRAP=$(DEBOOTSTRAP) .venv/bin/python -m pytest
 
 test: .venv/bin/pytest

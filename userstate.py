@@ -47,7 +47,7 @@ import email.utils
 import errno
 import functools
 import getopt
-import http.client
+import http.client  # as urllib.request redirects a POST as a GET, and asks proxies
 import io
 import json
 import random
@@ -168,8 +168,8 @@ class _Delivery:
         self.ends, self.until = clock() + self.deadline, lambda: ALWAYS
 
     def renewed(self, timeout=ALWAYS, deadline=ALWAYS, until=lambda: ALWAYS):
-        import copy  # one with the same options that starts now
-        other = copy.copy(self)
+        other = object.__new__(_Delivery)  # the same options, from now on
+        vars(other).update(vars(self))
         other.timeout = min(self.timeout, timeout)
         other.ends, other.until = self.clock() + min(self.deadline, deadline), until
         return other
@@ -279,8 +279,9 @@ def _public(url):  # a password may hold any character
     return "(hidden: @)" if "@" in str(url) else re.split("[?#]", str(url))[0][:200]
 
 def _log(line):
-    import logging
-    logging.getLogger("userstate").warning("%s", line)
+    with suppress(OSError):  # no descriptor left to import it
+        import logging
+        logging.getLogger("userstate").warning("%s", line)
 
 
 def _request(method, url, limit, body=None, headers=None):
@@ -291,17 +292,19 @@ def _request(method, url, limit, body=None, headers=None):
     try:
         if parts.scheme == "https":
             connection = _start_tls(connection, host, ends)
-        # urllib.request would redirect a POST as a GET, and ask proxies.
         http_connection = http.client.HTTPConnection(host, 80)  # not to be parsed
-        http_connection.sock = _Bounded(connection, ends)
+        http_connection.sock = wire = _Bounded(connection, ends)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        http_connection.request(method, target, body, {
-            "Host": re.sub("%[^]]*", "", parts.netloc),  # without a zone
-            "User-Agent": f"userstate/{__version__}", **(headers or {})})
+        headers = {"Host": re.sub("%[^]]*", "", parts.netloc),  # without a zone
+                   "User-Agent": f"userstate/{__version__}", **(headers or {})}
+        with suppress(BrokenPipeError):  # after FIN and RST: the answer may be there
+            http_connection.request(method, target, body, headers)
         with http_connection.getresponse() as reply:
             while reply.status < 200:  # http.client skips 100 alone
                 reply.headers = None  # else begin() would not read another one
                 reply.begin()
+            if wire.cut:  # which http.client takes for the end of the headers
+                raise http.client.IncompleteRead(b"")
             connection.setsockopt(*LINGER, struct.pack("ii", 0, 0))
             if reply.status >= 300:
                 raise _fault_of_answer(method, reply)
@@ -314,15 +317,14 @@ def _connect(host, port, ends):  # each address of host gets its share of the ti
     for left in range(len(ways), 0, -1):
         family, kind, protocol, _, address = ways[-left]
         try:
-            connection = socket.socket(family, kind, protocol)
-            connection.setsockopt(*LINGER, struct.pack("ii", 1, 0))
-            connection.settimeout(max(0.001, ends - time.monotonic()) / left)
-            connection.connect(address)
-            break
+            with socket.socket(family, kind, protocol) as connection:
+                connection.setsockopt(*LINGER, struct.pack("ii", 1, 0))
+                connection.settimeout(max(0.001, ends - time.monotonic()) / left)
+                connection.connect(address)
+                return socket.socket(family, kind, protocol, connection.detach())
         except OSError:
             if left == 1:
                 raise
-    return connection
 
 def _resolve(host, port, ends):
     ways = []
@@ -356,11 +358,9 @@ def _start(function):
 def _wait(end, seconds):
     # A lock's time-out follows the wall clock before 3.9, a socket's is monotonic.
     end.settimeout(max(seconds, 0.001))
-    try:
-        end.recv(1)
-    except socket.timeout:
-        return False
-    return True
+    with suppress(socket.timeout):
+        return not end.recv(1)
+    return False
 
 def _start_tls(connection, host, ends):
     import ssl
@@ -379,7 +379,7 @@ def _start_tls(connection, host, ends):
 class _Bounded(io.RawIOBase):
     """A connection for http.client, all of whose operations end at the same moment."""
     def __init__(self, connection, ends):
-        self.connection, self.ends = connection, ends
+        self.connection, self.ends, self.cut = connection, ends, False
 
     def in_time(self):
         left = self.ends - time.monotonic()
@@ -392,7 +392,9 @@ class _Bounded(io.RawIOBase):
         self.in_time().sendall(data)
 
     def readinto(self, buffer):
-        return self.in_time().recv_into(buffer)
+        count = self.in_time().recv_into(buffer)
+        self.cut = not count
+        return count
 
     def readable(self):
         return True
@@ -429,6 +431,8 @@ def _fault_of_error(error):
 
 WRONG_TIME = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 NO_AUTHORITY = 2, 18, 19, 20, 21  # X509_V_ERR_...: no issuer, or signed by itself
+MORE = {400: FEW,  # the service says it for faults of its own upstream, too
+        408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: NEVER, 505: NEVER}
 
 def _fault_of_tls(error):
     code, reason = getattr(error, "verify_code", None), getattr(error, "reason", None)
@@ -447,9 +451,6 @@ def _fault_of_tls(error):
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return _Fault(f"no TLS: {reason}", ALWAYS, "is it http?")
     return _fault_of_error(error)
-
-MORE = {400: FEW,  # the service says it for faults of its own upstream, too
-        408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: NEVER, 505: NEVER}
 
 def _fault_of_answer(method, reply):
     more = MORE.get(reply.status, ALWAYS if reply.status >= 500 else NEVER)
@@ -561,7 +562,7 @@ class step:
         try:
             self.delivery.renewed(**limits).send(event)
         except UserStateError as error:
-            self.delivery.say(error)
+            self.delivery.say(error, "a repeat" if "deadline" in limits else None)
 
     def took(self):
         seconds = int(self.delivery.clock() - self.begun)
@@ -605,9 +606,10 @@ def _start_command(command, log, prepare):
     import shutil
     import subprocess
     environment = dict(os.environ)
-    with suppress(OSError), open("/proc/self/environ", "rb") as file:
-        if b"\0LC_CTYPE=" not in b"\0" + file.read():
-            environment.pop("LC_CTYPE", None)  # Python's own (PEP 538)
+    with suppress(OSError), open("/proc/self/environ", errors="replace") as file:
+        if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):  # see PEP 538
+            del environment["LC_CTYPE"]
+            environment.update(re.findall("(?:^|\0)(LC_CTYPE)=([^\0]*)", file.read()))
     start = functools.partial(subprocess.Popen, stdout=log, stderr=log, close_fds=False,
                               preexec_fn=prepare, env=environment)
     try:
@@ -688,7 +690,6 @@ USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
        userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
        userstate [OPTIONS] url
 STATE: running, succeeded, failed, or an exit status, 0 to 255; CODE: 1000 to 1099
-FILE: for the output of COMMAND, of which the last line is sent if it fails
 OPTIONS: -n, --dry-run: print the JSON only; -v, --verbose; -h, --help; --version;
   --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for the address of events;
   --url URL, or USERSTATE_URL: that address itself;
@@ -719,8 +720,7 @@ def _main(argv):
 
 def _command(texts, words):
     options, operands = _options(texts, "nvh", OPTIONS)
-    verb = operands[:1]
-    if verb == ["run"]:
+    if operands[:1] == ["run"]:
         words = words[len(words) - len(operands) + 1:]
         around, words = _options(words, "h", ["every=", "log=", "help"])
         options.update(around)
@@ -728,7 +728,7 @@ def _command(texts, words):
         text = USAGE if "help" in options else f"userstate {__version__}"
         return _print(text, DEADLINE)
     options["say"] = _warn
-    if verb == ["run"]:
+    if operands[:1] == ["run"]:
         return _run_command(texts[len(texts) - len(words):], words, **options)
     if operands == ["url"]:
         return _print(user_state_url(**options), _Delivery(**options).deadline)

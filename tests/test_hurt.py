@@ -1692,3 +1692,76 @@ def test_no_two_events_have_the_same_key_whatever_the_program_does(code, edge_py
             assert program(code, peer.url, python=edge_python).status == 0
         keys = [headers(request)["idempotency-key"] for request in peer.requests]
     assert len(keys) >= 2 and len(set(keys)) == len(keys)
+
+
+# What else an attack has found.
+
+@pytest.mark.parametrize("body", [b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK\r\n",
+                                  b"HTTP/1.1 200 OK\r\nContent-Le",
+                                  b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"])
+def test_an_answer_that_is_cut_within_its_headers_is_none(body, said):
+    with Peer(body, body, ACCEPTED) as peer:
+        userstate.post_event({}, peer.url, **said.options)
+        assert len(peer.events) == 3
+    assert len(said.lines) == 1 and "broken answer (IncompleteRead)" in said.lines[0]
+
+
+def test_an_answer_before_the_end_of_the_body_is_read(said):
+    def refuse_early(connection, peer):
+        connection.recv(1000)
+        connection.sendall(answer(413))
+        connection.shutdown(socket.SHUT_WR)
+        peer.over.wait(0.2)  # the client sends on, into a queue that nobody reads
+    with Peer(refuse_early) as peer:
+        with pytest.raises(userstate.RefusedError, match="HTTP 413 Reason; refused at try 1"):
+            userstate.post_event({"m": "x" * 9000000}, peer.url, timeout=5, **said.options)
+
+
+NO_DESCRIPTOR = """
+import os, resource, sys, userstate
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+"""
+
+
+def test_no_descriptor_left_is_told_by_documented_errors_only(edge_python):
+    code = NO_DESCRIPTOR + """
+with userstate.step(1050, "x", url=sys.argv[1], deadline=0.5):
+    print("in the block")
+try:
+    userstate.send_user_state_event("running", 1000, "x", url=sys.argv[1], deadline=0.5)
+except userstate.DeadlineError as error:
+    print(error)
+"""
+    done = program(code, DEAD, python=edge_python)
+    assert done.status == 0 and done.out.startswith("in the block\n")
+    assert "Too many open files" in done.out and "Traceback" not in done.err
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_step_whose_block_forks_does_not_wait_for_the_child(edge_python):
+    code = """
+import os, sys, time, userstate, warnings
+warnings.simplefilter("ignore")  # 3.12 warns of threads
+begun = time.monotonic()
+with userstate.step(1061, "m", url=sys.argv[1], every=60):
+    child = os.fork()
+    if not child:
+        time.sleep(30)
+        os._exit(0)
+assert time.monotonic() - begun < 5
+os.kill(child, 9)
+"""
+    with Peer(ACCEPTED) as peer:
+        assert program(code, peer.url, python=edge_python) == (0, "", "")
+        assert told(peer) == USE
+
+
+def test_repeats_that_cannot_get_out_are_told_once():
+    done = finish("--deadline=0.2", "run", "--every=0.2", "1010", "m", "sleep", "1", url=DEAD)
+    assert done.status == 0 and 3 <= done.err.count("gave up") <= 4

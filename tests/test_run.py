@@ -195,7 +195,7 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("python", [OLDEST, NEWEST])
-@pytest.mark.parametrize("env", [{}, {"LC_ALL": "C", "A": "b"}, {"LC_CTYPE": "C.UTF-8"},
+@pytest.mark.parametrize("env", [{}, {"LC_ALL": "C", "A": "b"}, {"LC_CTYPE": "C.UTF-8"}, {"LC_CTYPE": "C"}, {"LC_CTYPE": ""},
                                  {"MY_LC_CTYPE": "x"}], ids=str)
 def test_the_command_finds_all_as_it_was(python, env, platform, tmp_path):
     if not os.path.exists("/proc/self/environ"):
