@@ -14,6 +14,9 @@ import userstate
 
 with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
     README = file.read()
+# The receiver has tests of its own.
+README, _, rest = README.partition("\n## A receiver\n")
+README += rest[rest.index("\n## "):]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 SHELL = [text for kind, text in BLOCKS if kind == "sh" and not text.startswith("make")]
 
