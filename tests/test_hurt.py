@@ -1765,3 +1765,14 @@ os.kill(child, 9)
 def test_repeats_that_cannot_get_out_are_told_once():
     done = finish("--deadline=0.2", "run", "--every=0.2", "1010", "m", "sleep", "1", url=DEAD)
     assert done.status == 0 and 3 <= done.err.count("gave up") <= 4
+
+
+def test_a_flood_of_interim_answers_ends_as_a_time_out(said):
+    def flood(connection, peer):
+        peer.read(connection)
+        while not peer.over.is_set():
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    with Peer(flood, ACCEPTED) as peer:
+        userstate.post_event({}, peer.url, timeout=0.3, **said.options)
+        assert len(peer.events) == 2
+    assert len(said.lines) == 1 and "/events: timed out; trying again" in said.lines[0]
