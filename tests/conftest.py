@@ -3,6 +3,7 @@ import collections
 import glob
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -20,10 +21,12 @@ TOP = os.path.dirname(HERE)
 SCRIPT = os.path.join(TOP, "userstate.py")
 sys.path[:0] = [TOP, HERE]
 sys.dont_write_bytecode = True
+# What the tests inherit does not matter: variables, a HOME, how they were started.
 for name in list(os.environ):
-    if name.startswith("USERSTATE_"):
+    if name.startswith(("USERSTATE_", "SSL_CERT", "LC_", "PYTHON")) or name == "LANG":
         del os.environ[name]
-# Nor does it matter how the tests were started: by nohup, with & in a script.
+os.environ.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+os.environ.setdefault("HOME", "/")
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT
@@ -42,7 +45,7 @@ def find_pythons():
     found = {}
     names = [sys.executable, *(shutil.which(f"python3.{n}") or "" for n in range(6, 30)),
              "/usr/bin/python3",
-             *glob.glob(os.path.expanduser("~/.pyenv/versions/3.*/bin/python3"))]
+             *glob.glob(f"{pwd.getpwuid(os.getuid()).pw_dir}/.pyenv/versions/3.*/bin/python3")]
     for name in filter(os.path.exists, names):
         run = subprocess.run([name, "-c", "import sys; print(*sys.version_info[:2])"],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -53,6 +56,21 @@ def find_pythons():
 
 
 PYTHONS = find_pythons()
+TOOLS = ["ansible", "bash", "busybox", "cc", "chromium", "clickhouse-server", "cloud-init",
+         "curl", "debconf-set-selections", "debootstrap", "dash", "jq", "ksh", "mksh", "openssl",
+         "shellcheck", "sqlite3", "systemd-analyze", "wget", "zsh"]
+
+
+def pytest_report_header():
+    """Tell what was found, so that the reasons of skipped tests are no surprise."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    found = [name for name in TOOLS if shutil.which(name, path=path)]
+    missing = [name for name in TOOLS if name not in found]
+    return [f"interpreters: {', '.join(PYTHONS)}", f"tools: {', '.join(found)}",
+            f"not installed: {', '.join(missing) or 'none of the tools'}",
+            f"root: {'yes' if os.getuid() == 0 else 'no'}"]
+
+
 OLDEST, NEWEST = list(PYTHONS.values())[0], list(PYTHONS.values())[-1]
 
 
