@@ -453,3 +453,17 @@ def test_durations_are_readable(seconds, text, said):
             said.time.now += seconds
         assert peer.events[1]["message"] == f"m: done after {text}"
 
+
+
+def test_help_is_there_behind_run_as_well(capsys):
+    for words in (["run", "-h"], ["run", "--help"], ["run", "--every=5", "-h", "1010"]):
+        assert userstate.main(words) == 0
+        assert capsys.readouterr().out.startswith("usage: ")
+
+
+def test_a_first_report_pauses_between_its_tries_while_the_command_runs():
+    with Peer(answer(503)) as peer:
+        with start("--deadline=1", "run", "1010", "m", "sleep", "0.9", url=peer.url,
+                   stderr=subprocess.DEVNULL) as process:
+            assert process.wait(20) == 0
+        assert 2 <= len([e for e in peer.events if e["state"] == "running"]) <= 4
