@@ -43,6 +43,7 @@ THREADS_MOST = 1500  # clients at once, a thread each: a thousand that idle, a s
 WAITING_MOST = 1000  # clients that wait for a machine, beyond those
 REQUEST_MOST = 20  # seconds for a request and its answer, whatever the client does
 CROWDED_MOST = 3  # seconds for the same while others cannot get in
+DRAIN_MOST = 3  # seconds to read what a client sends that has been refused
 IDLE_MOST = 10  # seconds that a thread lives without a client
 SWEEP = 0.25  # seconds between two looks for clients that are over their time
 FULL_PAUSE = 0.05  # seconds before the next try to let a client in
@@ -61,6 +62,7 @@ REFRESH = 5  # seconds between two loads of a page
 QUIET_AFTER = 3600  # seconds of silence that are too long for a device that is running
 CACHED = 10000  # addresses, about 1 MiB
 WARN_EVERY = 60  # seconds between two equal lines on stderr
+WARN_MOST = 100  # different lines in that time: there are many addresses
 
 FIELDS = {"state": "", "code": 0, "message": ""}  # and what Go makes of those left out
 STATES = ("failed", "running", "succeeded")  # in the order of their urgency
@@ -246,12 +248,12 @@ class Store:
         try:
             if path is not None:
                 _check_file(path)
-                self.holder = _hold(path)
+                self.holder = _Holder(path)
             self.writer = _connect(path)
             self.reader = self.writer if path is None else _connect(path)
         except (OSError, sqlite3.Error) as error:
             if self.holder is not None:
-                self.holder.close()
+                self.holder.undo()
             raise StartError(f"cannot use {path}: {error}") from None
         self.writing = threading.Lock()
         self.reading = self.writing if path is None else threading.Lock()
@@ -408,19 +410,36 @@ def _check_file(path):
         raise OSError("it is no SQLite database")
 
 
-def _hold(path):
-    """Return a connection that keeps a second service away from path while it is open.
+class _Holder:
+    """Keeps a second service away from path, by whatever name, until it is closed.
 
     It locks a file of its own, so that sqlite3 can read and back up the database.
+    Raises OSError or sqlite3.Error if it cannot.
     """
-    holder = sqlite3.connect(f"{path}-lock", timeout=0, isolation_level=None,
-                             check_same_thread=False)
-    try:
-        holder.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        holder.close()
-        raise OSError(f"another service holds it ({error})") from None
-    return holder
+
+    def __init__(self, path):
+        self.path = f"{os.path.realpath(path)}-lock"
+        self.new = not os.path.lexists(self.path)
+        self.connection = sqlite3.connect(self.path, timeout=0, isolation_level=None,
+                                          check_same_thread=False)
+        try:
+            self.connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            if "locked" in str(error):  # sqlite3 tells no code before Python 3.11
+                self.close()
+                raise OSError(f"another service holds it ({error})") from None
+            self.undo()
+            raise
+
+    def close(self):
+        self.connection.close()
+
+    def undo(self):
+        """Close it and leave no file that was not there before."""
+        if self.new:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.close()
 
 
 def _connect(path):
@@ -437,6 +456,8 @@ def _connect(path):
     connection.execute("PRAGMA synchronous = FULL")
     if known != APPLICATION:
         connection.executescript(SCHEMA)
+    else:  # changes nothing, but fails if nothing can be written
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
     return connection
 
 
@@ -520,7 +541,9 @@ th, td { border-bottom: 1px solid var(--line); padding: .25em .8em .25em 0;
 th { color: var(--dim); font-weight: normal }
 td { font-variant-numeric: tabular-nums }
 .devices td { overflow: hidden; text-overflow: ellipsis }
-td.name { max-width: 15em }
+td.name { max-width: 11vw }
+td.address { max-width: 9em }
+.nameless .address { max-width: 19em }
 .devices td:first-child { max-width: 9em }
 .devices td.code { max-width: 6em }
 .nameless .name { display: none }
@@ -573,7 +596,7 @@ RUN = ("of its latest run: of those that followed each other without a gap longe
 COUNT = string.Template('<li class="$kind">$count $word')
 DEVICE = string.Template(
     '<tr><td class="$kind" title="$word">$word<td class="name" title="$name">$name'
-    '<td class="address"><a href="$link">$address</a>'
+    '<td class="address" title="$address"><a href="$link">$address</a>'
     '<td class="code" title="$code">$code<td class="message" title="$message">$message'
     '<td class="age" title="$last_at">$last ago'
     '<td class="age run" title="$run_at">$run ago\n')
@@ -834,6 +857,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             try:
                 self.dispatch()
             except StoreError as error:
+                self.server.warn("the database fails, the answer is 500", f": {error}")
                 self.reply_error(500, str(error))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
@@ -855,9 +879,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.reply(status)
         self.wfile.flush()
-        while self.rfile.read1(LARGE):  # a reset would overtake the answer
-            pass
+        self.drain()
         return True
+
+    def drain(self):
+        """End the answer, and read what still comes: a reset would overtake it."""
+        ends = time.monotonic() + DRAIN_MOST
+        cut_off(self.connection, socket.SHUT_WR)
+        self.connection.settimeout(DRAIN_MOST)
+        while time.monotonic() < ends and self.rfile.read1(LARGE):
+            pass
 
     def size_refusal(self):
         lengths = set(self.headers.get_all("Content-Length", ["0"]))
@@ -911,7 +942,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.put({"state": "", "code": None, "message": "phoned home"})
 
     def put(self, event):
-        self.server.put(self.address, event, self.headers.get("Idempotency-Key"))
+        key = self.headers.get("Idempotency-Key", "").strip()  # an empty one is none
+        self.server.put(self.address, event, key or None)
         self.reply(200)
 
     def metadata(self):
@@ -1143,7 +1175,8 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.entering = threading.Lock()  # of waiting
         self.large = threading.BoundedSemaphore(LARGE_MOST)
         self.crowded_at = self.swept_at = -math.inf
-        self.warned = {}  # line: when it was said
+        self.warned = {}  # line: when it was said, of the last WARN_EVERY seconds
+        self.warning = threading.Lock()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.store = Store(data, quiet_after)
         super().__init__((host, port), Handler)  # which closes all if it fails
@@ -1169,7 +1202,9 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
         key: a str, which the device uses once for an event and again for a repetition.
         Raises OSError, and keeps nothing of the event, if the database cannot take it.
         """
-        if self.device(address) is not None:
+        if self.device(address) is None:
+            self.warn(f"an event of {address} was dropped: it is not in --only")
+        else:
             self.store.put(address, event, key)
 
     def timeline(self, device):
@@ -1245,9 +1280,10 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     def let_wait(self, connection):
         """Return whether connection may wait for a machine, now without a time."""
+        most = waiting_most()
         with self.entering:
-            if len(self.waiting) >= WAITING_MOST:
-                self.warn(f"{WAITING_MOST} clients wait for machines; more are refused")
+            if len(self.waiting) >= most:
+                self.warn(f"{most} clients wait for machines; more are refused")
                 return False
             self.waiting.add(connection)
         del self.serving[connection]
@@ -1290,16 +1326,20 @@ class Service(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def warn(self, line, more=""):
         """Say line, and more, on stderr, unless line was said a short time ago."""
         now = time.monotonic()
-        if now - self.warned.get(line, -math.inf) > WARN_EVERY:
+        with self.warning:
+            self.warned = {said: at for said, at in self.warned.items()
+                           if now - at <= WARN_EVERY}
+            if line in self.warned or len(self.warned) >= WARN_MOST:
+                return
             self.warned[line] = now
-            say(line + more)
+        say(line + more)
 
 
-def cut_off(connection):
+def cut_off(connection, how=socket.SHUT_RDWR):
     """Wake the thread that reads or writes connection: there is nothing more."""
     with contextlib.suppress(OSError):
         # Not SSLSocket's, which would take the TLS away from its thread.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        socket.socket.shutdown(connection, how)
 
 
 def say(line):
@@ -1359,6 +1399,16 @@ def allow_descriptors():
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
+def waiting_most():
+    """Return how many clients may wait: others have half of the descriptors."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if most != resource.RLIM_INFINITY:
+            return min(WAITING_MOST, most // 2)
+    return WAITING_MOST
+
+
 def parse(argv):
     """Return the options in argv."""
     parser = argparse.ArgumentParser(
@@ -1403,30 +1453,46 @@ def start(options):
                          ) from None
 
 
-def main(argv=None):
-    """Serve until Ctrl-C or SIGTERM; return the exit status."""
-    options = parse(argv)
-    allow_descriptors()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def announce(service):
+    """Say on stdout where service is; raise StartError if that cannot be written."""
     try:
-        service = start(options)
-    except StartError as error:
-        say(error)
-        return 1
+        print(f"# the timeline: {service.url}/\n"
+              f"export USERSTATE_METADATA_URL={service.url}/metadata", flush=True)
+    except OSError as error:
+        # Python would try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StartError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def serve(options):
+    """Serve until KeyboardInterrupt; raise StartError."""
+    service = start(options)
     try:
         host = service.server_address[0].partition("%")[0]
         if not ipaddress.ip_address(host).is_loopback:
             say(f"whoever reaches {service.url} can post and read")
-        print(f"# the timeline: {service.url}/\n"
-              f"export USERSTATE_METADATA_URL={service.url}/metadata", flush=True)
+        announce(service)
         service.serve_forever()
-    except KeyboardInterrupt:
-        pass
     finally:
         # A second one ends it at once.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         service.server_close()
+
+
+def main(argv=None):
+    """Serve until Ctrl-C or SIGTERM; return the exit status."""
+    options = parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        allow_descriptors()
+        try:
+            serve(options)
+        except StartError as error:
+            say(error)
+            return 1
+    except KeyboardInterrupt:  # during the start, too
+        pass
     return 0
 
 

@@ -1,5 +1,6 @@
 """The pages, in Chromium, as a person sees them."""
 import base64
+import datetime
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ import threading
 import urllib.request
 
 import pytest
-from conftest import Platform
+from conftest import Platform, get
 
 import service
 
@@ -133,6 +134,33 @@ def test_nothing_overflows(browser, fleet, path, width):
 def test_the_message_has_room_at_400_pixels(browser, fleet):
     browser.show(fleet.url + "/devices/10.0.0.50", NARROW)
     assert browser.run("return document.querySelector('td.message').offsetWidth") > 300
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_long_address_leaves_the_message_its_room(browser, width, named):
+    address = "fe80:1234:5678:9abc:def0:1234:5678:9abc%enp129s0f1np1.4"
+    short = "192.168.200.200"
+    names = {short: "node-01.rack12.building7.example.com"}
+    with Platform(names=names if named else None, quiet_after=1) as platform:
+        for device in (address, short):
+            platform.put(device, {"state": "running", "code": 1000, "message": LONG})
+        past = service.time_text(service.utc_now() - datetime.timedelta(seconds=3590))
+        platform.store.writer.execute(
+            "UPDATE devices SET run_at = ?, last_at = ?", (past, past))
+        browser.show(platform.url, width)
+        assert browser.run("return document.documentElement.scrollWidth") == width
+        shown = browser.run("""
+            return [...document.querySelectorAll("td.address")].map(cell => [
+              cell.title, cell.firstChild.textContent, cell.scrollWidth > cell.clientWidth,
+              cell.firstChild.pathname, cell.parentNode.querySelector(".message").offsetWidth,
+              cell.offsetWidth])""")
+        path = service.device_link(address)
+        assert {row[0]: row[1:4] for row in shown} == {
+            short: [short, False, "/devices/" + short],
+            address: [address, True, path]}
+        assert min(row[4] for row in shown) >= 0.35 * width
+        assert b"user.1000" in get(platform.url + path)
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

@@ -1,5 +1,6 @@
 """The local service, over HTTP, as a person or a script meets it."""
 import concurrent.futures
+import contextlib
 import datetime
 import html
 import http.client
@@ -14,6 +15,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -187,6 +189,19 @@ def test_drops_the_events_of_unknown_addresses_and_says_200():
         assert "No event yet" in get(platform.url).decode()
 
 
+def test_says_now_and_then_whose_events_are_dropped(monkeypatch, capsys):
+    monkeypatch.setattr(service, "WARN_MOST", 2)
+    with Platform(only=["127.0.0.9"]) as platform:
+        for address in ("127.0.0.1", "::1", "127.0.0.1", "127.0.0.9", "10.0.0.1"):
+            platform.put(address, {"state": "", "code": 0, "message": ""})
+        assert capsys.readouterr().err == "".join(
+            f"service: an event of {address} was dropped: it is not in --only\n"
+            for address in ("127.0.0.1", "::1"))
+        monkeypatch.setattr(service, "WARN_EVERY", -1)
+        assert ask(platform, "POST", "/events", b"{}") == (200, b"")
+        assert "of 127.0.0.1 was dropped" in capsys.readouterr().err
+
+
 def test_the_timeline_as_json_is_in_the_shape_of_the_api(platform):
     for message in ("first", "second"):
         platform.put("127.0.0.1", {"state": "running", "code": 1007, "message": message})
@@ -228,7 +243,9 @@ def test_a_full_disk_is_a_500_and_leaves_no_half_event(tmp_path):
     with Process("--data", data, limit="RLIMIT_FSIZE, (200000, 200000)") as own:
         statuses = [own.post(body) for _ in range(12)]
         own.end(signal.SIGINT)
-        assert own.process.returncode == 0 and own.errors() == ""
+        assert own.process.returncode == 0
+        assert re.fullmatch("service: the database fails, the answer is 500: [ -~]+\n",
+                            own.errors())
     accepted = statuses.count(200)
     assert accepted > 0 and statuses == [200] * accepted + [500] * (12 - accepted)
     with Platform(data=data) as platform:
@@ -296,6 +313,29 @@ def test_starts_says_what_to_export_and_ends_in_silence_on_ctrl_c():
         assert service.returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ends_in_silence_while_it_waits_for_the_database(tmp_path, number):
+    data = str(tmp_path / "events")
+    other = sqlite3.connect(data, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with subprocess.Popen([sys.executable, "-B", os.path.join(HERE, "service.py"), "--data",
+                           data], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as starting:
+        until(lambda: os.path.exists(data + "-lock"))
+        starting.send_signal(number)
+        assert starting.communicate(timeout=20) == (b"", b"")
+        assert starting.returncode == 0
+    other.close()
+
+
+def test_says_in_a_line_that_it_cannot_write_to_stdout():
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-B", os.path.join(HERE, "service.py"), "--port", "0"],
+            stdout=full, stderr=subprocess.PIPE, timeout=20)
+    assert (ended.returncode, ended.stderr) == (
+        1, b"service: cannot write to stdout: No space left on device\n")
+
+
 @pytest.mark.parametrize("words", [["--port", "70000"], ["--host", "192.0.2.1"]])
 def test_says_in_a_line_why_it_cannot_start(words):
     ended = subprocess.run([sys.executable, "-B", os.path.join(HERE, "service.py"), *words],
@@ -333,6 +373,13 @@ def test_an_event_with_the_same_key_is_kept_once_for_each_device(tmp_path):
         for _ in range(2):
             assert ask(platform, "POST", "/events", b"{}") == (200, b"")
         assert len(platform.shown()) == 3
+
+
+@pytest.mark.parametrize("key", ["", " ", "\t "], ids=repr)
+def test_an_empty_key_is_none(platform, key):
+    for _ in range(2):
+        assert ask(platform, "POST", "/events", b"{}", {"Idempotency-Key": key}) == (200, b"")
+    assert len(platform.shown()) == 2
 
 
 def test_what_was_answered_200_is_there_once_after_a_kill(tmp_path):
@@ -450,6 +497,67 @@ def test_says_what_holds_the_database(tmp_path, monkeypatch):
         other.close()
         assert ask(platform, "POST", "/events", b"{}") == (200, b"")
         assert len(platform.shown()) == 1
+
+
+def test_one_file_has_one_service_by_whatever_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "events").touch()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "events")
+    with Platform(data=str(tmp_path / "folder" / "link")):
+        for name in ("events", "folder/link", "folder/../events"):
+            with pytest.raises(service.StartError, match="another service holds it"):
+                Platform(data=str(tmp_path / name))
+
+
+def start_with(limit, *words):
+    """Return how the start ended, in a process with this limit; `limit`: resource's."""
+    code = ("import resource, service, sys\n"
+            f"resource.setrlimit(resource.{limit})\nsys.exit(service.main(sys.argv[1:]))")
+    return subprocess.run([sys.executable, "-B", "-c", code, "--port", "0", *words], cwd=HERE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+
+
+def test_a_full_disk_at_the_start_is_called_that_and_leaves_no_lock(tmp_path):
+    ended = start_with("RLIMIT_FSIZE, (0, 0)", "--data", str(tmp_path / "events"))
+    assert (ended.returncode, ended.stdout) == (1, b"")
+    assert re.fullmatch(b"service: cannot use .*: .*(disk|file).*\n", ended.stderr)
+    assert b"another" not in ended.stderr and os.listdir(str(tmp_path)) == []
+    Platform(data=str(tmp_path / "events")).server_close()
+    ended = start_with("RLIMIT_FSIZE, (0, 0)", "--data", str(tmp_path / "events"))
+    assert ended.returncode == 1 and b"another" not in ended.stderr
+
+
+def test_a_file_of_another_program_gets_no_lock(tmp_path):
+    make_other(tmp_path / "events")
+    with pytest.raises(service.StartError):
+        Platform(data=str(tmp_path / "events"))
+    assert os.listdir(str(tmp_path)) == ["events"]
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Be no root, whom no mode of a file holds up."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
+@pytest.mark.parametrize("file, folder", [(0o444, 0o777), (0o644, 0o555), (0o444, 0o555)])
+def test_does_not_start_on_a_database_that_it_cannot_write(file, folder):
+    with tempfile.TemporaryDirectory() as place:  # tmp_path is hidden from others
+        data = os.path.join(place, "events")
+        Platform(data=data).server_close()
+        os.chmod(data, file)
+        os.chmod(data + "-lock", 0o666)
+        os.chmod(place, folder)
+        with as_nobody(), pytest.raises(service.StartError, match=(
+                "cannot use .*events: (attempt to write a readonly|unable to open) database")):
+            Platform(data=data)
+        os.chmod(place, 0o700)
 
 
 def test_the_file_can_be_read_and_copied_while_it_serves(tmp_path):
@@ -942,6 +1050,21 @@ def test_without_descriptors_it_neither_spins_nor_ends():
         assert re.fullmatch("service: cannot let clients in: .*\n", own.errors())
 
 
+def test_clients_that_wait_leave_descriptors_to_others():
+    with Process(limit="RLIMIT_NOFILE, (100, 100)") as own:
+        waiting = [begin_to_wait(own.server_address) for _ in range(120)]
+        begun = time.monotonic()
+        assert own.post(b"{}") == 200
+        assert time.monotonic() - begun < service.REQUEST_MOST / 2
+        waiting[-1].settimeout(10)
+        answer = waiting[-1].makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+        for connection in waiting:
+            connection.close()
+        own.end(signal.SIGTERM)
+        assert "service: 50 clients wait for machines; more are refused\n" in own.errors()
+
+
 def test_40_messages_of_4_mib_at_once_take_neither_memory_nor_a_page(tmp_path):
     body = json.dumps({"message": "\u00e9" * (2 * 2**20 - 20)}, ensure_ascii=False).encode()
     with Process("--data", str(tmp_path / "events")) as own:
@@ -1033,6 +1156,19 @@ def test_a_client_that_sends_too_much_reads_why(platform):
         polite.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 9999999\r\n"
                        b"Expect: 100-continue\r\n\r\n")
         assert polite.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_closes_behind_a_refusal_and_reads_on_for_a_moment(platform, monkeypatch):
+    monkeypatch.setattr(service, "DRAIN_MOST", 0.3)
+    with socket.create_connection(platform.server_address, timeout=10) as refused:
+        begun = time.monotonic()
+        refused.sendall(b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert b"\r\nConnection: close\r\n" in refused.makefile("rb").read()
+        assert time.monotonic() - begun < 0.3  # and not when it has ended to read
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < begun + 10:
+                refused.sendall(b"x")
+        assert time.monotonic() - begun < 5
 
 
 # Options
