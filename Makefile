@@ -1,35 +1,39 @@
 # Nothing but Python 3 and make; PYTHON=python3.8 takes another one.
 PYTHON = python3
 
-.PHONY: demo serve test test-slow test-rest bench clean
+.PHONY: demo serve test venv test-first test-rest bench clean
 
 demo:  ## the main job against the service in tests/, on a free port
 	@$(PYTHON) -B tests/demo.py
 
-serve:  ## the service to practise on, until Ctrl-C
+serve:  ## the receiver, until Ctrl-C
 	@$(PYTHON) -B tests/service.py
 
-# All tests, in two processes at once; TESTS="-k pipe" for some. DEBOOTSTRAP=1 adds those that
-# make a small Debian, as root.
-SLOW = $(addprefix tests/test_,delivery.py hurt.py run.py shape.py)
-PYTEST = DEBOOTSTRAP=$(DEBOOTSTRAP) .venv/bin/python -m pytest
+# All tests, in two processes at once, whose dots mix; TESTS="-k pipe" for some. SLOW=1 adds
+# those that take minutes, or make a small Debian, as root.
+FIRST = $(addprefix tests/test_,delivery.py hurt.py readme.py recipes.py shape.py)
+PYTEST = SLOW=$(SLOW) .venv/bin/python -m pytest -rs
 
-test: .venv/bin/pytest
+test: venv
 ifdef TESTS
 	@$(PYTEST) $(TESTS)
 else
-	@$(MAKE) --no-print-directory --keep-going --output-sync --jobs=2 test-slow test-rest
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-first test-rest
 endif
 
-test-slow:
-	@$(PYTEST) $(SLOW)
+test-first:
+	@$(PYTEST) $(FIRST)
 
 test-rest:
-	@$(PYTEST) $(filter-out $(SLOW),$(wildcard tests/test_*.py))
+	@$(PYTEST) $(filter-out $(FIRST),$(wildcard tests/test_*.py))
 
-.venv/bin/pytest:
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip --quiet --disable-pip-version-check install pytest
+# The virtual environment is made anew when its Python is gone, or is another version.
+VERSION = import sys; print(*sys.version_info[:2])
+venv:
+	@[ "$$(.venv/bin/python -c '$(VERSION)' 2> /dev/null)" = "$$($(PYTHON) -c '$(VERSION)')" ] && \
+	.venv/bin/python -c 'import pytest' 2> /dev/null || { rm -rf .venv && \
+	$(PYTHON) -m venv .venv && \
+	.venv/bin/python -m pip --quiet --disable-pip-version-check install pytest; }
 
 bench:  ## what an event costs, beside what it replaces
 	@$(PYTHON) -B tests/bench.py

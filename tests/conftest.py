@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 
@@ -55,6 +56,7 @@ def find_pythons():
     return {"{}.{}".format(*version): found[version] for version in sorted(found)}
 
 
+slow = pytest.mark.skipif(not os.environ.get("SLOW"), reason="slow: make test SLOW=1")
 PYTHONS = find_pythons()
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromium", "clickhouse-server", "cloud-init",
          "curl", "debconf-set-selections", "debootstrap", "dash", "jq", "ksh", "mksh", "openssl",
@@ -262,6 +264,56 @@ def said():
 
 Said = collections.namedtuple("Said", "lines time options")
 assert userstate.__file__ == SCRIPT
+
+class Root:
+    """A tree to run commands in, in namespaces of its own but for the network."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def run(self, command, input=b"", **environment):
+        words = ["unshare", "--mount", "--uts", "--ipc", "sh", "-ec",
+                 'mount -t proc proc "$0/proc"; exec chroot "$0" "$@"', self.path, *command]
+        return subprocess.run(
+            words, input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=600,
+            env=dict(environment, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"))
+
+
+@pytest.fixture(scope="session")
+def debians():
+    """Return a function of packages that returns the path of a Debian stable with them."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    for tool in ("debootstrap", "unshare"):
+        if not shutil.which(tool, path=path) or os.getuid():
+            pytest.skip(f"{tool} needs to be installed, and root")
+    with tempfile.TemporaryDirectory(prefix="debian") as folder:
+        trees = {(): os.path.join(folder, "0")}
+        subprocess.run([shutil.which("debootstrap", path=path), "--variant=minbase",
+                        "--include=python3-minimal", "stable", trees[()]],
+                       check=True, stdout=subprocess.DEVNULL)
+
+        def with_packages(*packages):
+            if packages not in trees:
+                before = with_packages(*packages[:-1])
+                tree = os.path.join(folder, str(len(trees)))
+                subprocess.run(["cp", "-a", before, tree], check=True)
+                ended = Root(tree).run(["apt-get", "-qy", "--no-install-recommends", "install",
+                                        packages[-1]], DEBIAN_FRONTEND="noninteractive")
+                assert ended.returncode == 0, ended
+                trees[packages] = tree
+            return trees[packages]
+        yield with_packages
+
+
+@pytest.fixture
+def debian(debians):
+    """Return a function of packages that returns a copy, for one test, of a Debian."""
+    with tempfile.TemporaryDirectory(prefix="debian") as folder:
+        def copy(*packages):
+            subprocess.run(["cp", "-a", debians(*packages), folder + "/root"], check=True)
+            return Root(folder + "/root")
+        yield copy
+
 
 CONFIG = """
 [ca]

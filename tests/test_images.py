@@ -8,7 +8,10 @@ import sys
 import zipfile
 
 import pytest
-from conftest import SCRIPT, SOURCE, TOP
+from conftest import SCRIPT, SOURCE, TOP, Peer, answer, slow
+from test_readme import SHELL, adapted, block
+from test_recipes import INSTALLED, carried, shown
+from test_script import TIMELINE
 
 WAYS = {
     "file": [SCRIPT], "isolated": ["-I", SCRIPT], "no site": ["-I", "-S", SCRIPT],
@@ -126,20 +129,70 @@ def test_poor_surroundings(limit, edge_python, platform):
     assert len(platform.shown()) == 2
 
 
-@pytest.mark.skipif(not os.environ.get("DEBOOTSTRAP"), reason="slow: make test DEBOOTSTRAP=1")
-@pytest.mark.parametrize("package", ["python3-minimal", "python3"])
-def test_a_debian_with_nothing_else(package, platform, tmp_path):
-    tool = shutil.which("debootstrap", path=os.environ["PATH"] + ":/usr/sbin")
-    if not tool or os.getuid():
-        pytest.skip("debootstrap needs to be installed, and root")
-    root = str(tmp_path / "root")
-    subprocess.run([tool, "--variant=minbase", f"--include={package}", "stable", root],
-                   check=True, stdout=subprocess.DEVNULL)
-    ended = subprocess.run(["/usr/sbin/chroot", root, "python3", "-I", "-", "running", "1000", "x"],
-                           env=dict(platform.env, PATH="/usr/bin:/bin"), input=SOURCE,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if package == "python3":
+@slow
+@pytest.mark.parametrize("packages", [(), ("python3",)], ids=["python3-minimal", "python3"])
+def test_a_debian_with_nothing_else(packages, debian, platform):
+    ended = debian(*packages).run(["python3", "-I", "-", "running", "1000", "x"],
+                                  input=SOURCE, **platform.env)
+    if packages:
         assert (ended.returncode, ended.stderr) == (0, b"") and len(platform.shown()) == 1
     else:
         assert ended.returncode == 1 and re.fullmatch(
             rb"userstate: No module named .*install python3 .*\n", ended.stderr)
+
+
+@slow
+@pytest.mark.parametrize("packages", [(), ("python3",)], ids=["python3-minimal", "python3"])
+def test_the_script_in_a_debian_with_nothing_else(packages, debian, platform):
+    """Neither curl nor wget: Python fetches, and python3-minimal's cannot."""
+    with Peer(answer(200, SOURCE)) as files:
+        text = adapted(SHELL["script"], platform, files, "/srv")
+        ended = debian(*packages).run(["sh", "-c", text], TMPDIR="/srv", **platform.env)
+    assert ended.returncode == 100, ended.stderr
+    assert platform.shown() == (TIMELINE if packages else [])
+
+
+# What of cloud-init would change this machine is left out.
+CLOUD = """
+datasource_list: [NoCloud]
+network: {config: disabled}
+preserve_hostname: true
+cloud_init_modules: [write_files]
+cloud_config_modules: [runcmd]
+cloud_final_modules: [package_update_upgrade_install, write_files_deferred, scripts_user]
+"""
+STAGES = ("cloud-init init --local; cloud-init init; cloud-init modules --mode=config; "
+          "cloud-init modules --mode=final")
+
+
+def user_data(form, platform, files, folder):
+    """Return the user-data of the README in one of its forms, as test_recipes adapts it."""
+    if form == "a script":
+        return adapted(SHELL["script"], platform, files, "/srv")
+    text = (carried(folder, platform)[0] if form == "a config that carries the program"
+            else adapted(block("yaml"), platform, files, "/run"))
+    assert text.count("apt-get install -y nginx") == 1
+    return text.replace("apt-get install -y nginx", "test -s /usr/bin/apt-get")
+
+
+@slow
+@pytest.mark.parametrize("form", ["a script", "a config", "a config that carries the program"])
+def test_a_real_cloud_init_runs(form, debian, platform, tmp_path):
+    root = debian("python3", "ca-certificates", "cloud-init")
+    seed = os.path.join(root.path, "var/lib/cloud/seed/nocloud")
+    os.makedirs(seed)
+    with Peer(answer(200, SOURCE)) as files:
+        for path, text in (
+                (os.path.join(seed, "meta-data"), "instance-id: test\n"),
+                (os.path.join(seed, "user-data"), user_data(form, platform, files, tmp_path)),
+                (os.path.join(root.path, "etc/cloud/cloud.cfg.d/99-test.cfg"), CLOUD)):
+            with open(path, "w") as file:
+                file.write(text)
+        ended = root.run(["sh", "-c", STAGES])
+    with open(os.path.join(root.path, "var/log/cloud-init-output.log")) as file:
+        log = file.read()
+    expected = ([" ".join(event) for event in TIMELINE] if form == "a script" else INSTALLED)
+    assert shown(platform) == [re.sub("after [0-9]+ s", "after N s", line)
+                               for line in expected], (ended, log)
+    assert ("Failed to run module scripts_user" in log) == (form == "a script")  # its exit 100
+    assert "package_update_upgrade_install" not in log  # no warning of the lists
