@@ -1,7 +1,7 @@
 # Nothing but Python 3 and make; PYTHON=python3.8 takes another one.
 PYTHON = python3
 
-.PHONY: demo serve test venv test-first test-rest bench clean
+.PHONY: demo serve test venv test-first test-docs test-rest bench clean
 
 demo:  ## the main job against the service in tests/, on a free port
 	@$(PYTHON) -B tests/demo.py
@@ -9,23 +9,27 @@ demo:  ## the main job against the service in tests/, on a free port
 serve:  ## the receiver, until Ctrl-C
 	@$(PYTHON) -B tests/service.py
 
-# All tests, in two processes at once, whose dots mix; TESTS="-k pipe" for some. SLOW=1 adds
-# those that take minutes, or make a small Debian, as root.
-FIRST = $(addprefix tests/test_,delivery.py hurt.py readme.py recipes.py shape.py)
+# All tests, in three processes at once, as most of the time they wait; their dots mix.
+# TESTS="-k pipe" for some. SLOW=1 adds those that take minutes, or make a Debian, as root.
+FIRST = $(addprefix tests/test_,delivery.py hurt.py shape.py)
+DOCS = $(addprefix tests/test_,images.py readme.py recipes.py script.py)
 PYTEST = SLOW=$(SLOW) .venv/bin/python -m pytest -rs
 
 test: venv
 ifdef TESTS
 	@$(PYTEST) $(TESTS)
 else
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-first test-rest
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 test-first test-docs test-rest
 endif
 
 test-first:
 	@$(PYTEST) $(FIRST)
 
+test-docs:
+	@$(PYTEST) $(DOCS)
+
 test-rest:
-	@$(PYTEST) $(filter-out $(FIRST),$(wildcard tests/test_*.py))
+	@$(PYTEST) $(filter-out $(FIRST) $(DOCS),$(wildcard tests/test_*.py))
 
 # The virtual environment is made anew when its Python is gone, or is another version.
 VERSION = import sys; print(*sys.version_info[:2])
