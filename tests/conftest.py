@@ -59,8 +59,8 @@ def find_pythons():
 slow = pytest.mark.skipif(not os.environ.get("SLOW"), reason="slow: make test SLOW=1")
 PYTHONS = find_pythons()
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromium", "clickhouse-server", "cloud-init",
-         "curl", "debconf-set-selections", "debootstrap", "dash", "jq", "ksh", "mksh", "openssl",
-         "shellcheck", "sqlite3", "systemd-analyze", "wget", "zsh"]
+         "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh", "mksh",
+         "openssl", "shellcheck", "sqlite3", "systemd-analyze", "wget", "zsh"]
 
 
 def pytest_report_header():

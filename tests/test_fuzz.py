@@ -19,8 +19,8 @@ import userstate
 
 SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
 TIMES = int(os.environ.get("FUZZ") or 1)
-STATUSES = [200, 201, 204, 299, 301, 302, 303, 307, 400, 401, 404, 408, 413, 425, 429, 500, 501,
-            502, 503, 505, 600, 999, 99, 1000]
+STATUSES = [200, 201, 204, 299, 301, 302, 303, 307, 400, 401, 404, 408, 413, 425, 429, 500,
+            501, 502, 503, 505, 600, 999, 99, 1000]
 HEADERS = ["Content-Length: 0", "Content-Length: 5", "Content-Length: 5\r\nContent-Length: 7",
            "Content-Length: -1", "Content-Length: x", "Content-Length: 99999999999999999999",
            "Transfer-Encoding: chunked", "Connection: close", "Connection: keep-alive",
@@ -41,7 +41,8 @@ def answer_by(dice):
     if dice.random() < 0.2:
         return dice.choice(RAW), False
     status = dice.choice(STATUSES if dice.random() < 0.7 else STATUSES[:4])
-    head = f"HTTP/1.{dice.choice('01')} {status} {dice.choice(['OK', '', chr(27) + '[31m'])}\r\n"
+    reason = dice.choice(["OK", "", "\x1b[31m"])
+    head = f"HTTP/1.{dice.choice('01')} {status} {reason}\r\n"
     for _ in range(dice.choice([0, 0, 1, 2, 4])):
         head += dice.choice(HEADERS) + "\r\n"
     answer = head.encode("latin-1") + b"\r\n" + dice.choice(BODIES)
@@ -161,8 +162,9 @@ def one_run(seed):
             elif whom == "group":
                 os.killpg(process.pid, number)
             else:
-                children = f"/proc/{process.pid}/task/{process.pid}/children"
-                for child in open(children).read().split():
+                with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+                    children = file.read().split()
+                for child in children:
                     os.kill(int(child), number)
         except (ProcessLookupError, FileNotFoundError):
             pass

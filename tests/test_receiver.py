@@ -1,4 +1,4 @@
-"""The section of the README on the receiver: each of its blocks, with the tool that reads it."""
+"""The section of the README on the receiver: each block, with the tool that reads it."""
 import json
 import os
 import re
@@ -94,8 +94,8 @@ def test_ansible_waits_for_a_machine(state, status, platform, tmp_path):
     (tmp_path / "wait.yml").write_text(playbook)
     with subprocess.Popen(
             ["ansible-playbook", "-i", "localhost,", "-c", "local", str(tmp_path / "wait.yml")],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=dict(os.environ, HOME=str(tmp_path), ANSIBLE_LOCAL_TEMP=str(tmp_path))) as ended:
+            env=dict(os.environ, HOME=str(tmp_path), ANSIBLE_LOCAL_TEMP=str(tmp_path)),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as ended:
         wait_until_waited_for(platform)
         put(platform, state, 1099)
         out = ended.communicate(timeout=60)[0].decode()
