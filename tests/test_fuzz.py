@@ -27,7 +27,8 @@ HEADERS = ["Content-Length: 0", "Content-Length: 5", "Content-Length: 5\r\nConte
            "Location: /\x1b[31m", "Retry-After: 0", "Retry-After: soon", "X: " + "y" * 70000,
            "\r\n".join(["X: y"] * 200), "no colon", ": empty", "X: \xff\x00\x1b[31m"]
 BODIES = [b"", b"hello", b"{", b'{"error": "\\u001b[31mno"}', b'{"errors": ["a", 5, null]}',
-          b"5\r\nhello\r\n0\r\n\r\n", b"-1\r\nhello", b"zz\r\n", b" " * 100000, b'["deep"' * 999]
+          b"5\r\nhello\r\n0\r\n\r\n", b"-1\r\nhello", b"zz\r\n", b" " * 100000,
+          b'["deep"' * 999]
 RAW = [b"", b"\r\n", b"\n\n", b"SSH-2.0-x\r\n", b"hello, this is HTTP/0.9", b"HTTP/1.1",
        b"HTTP/1.1 \r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 2e2 OK\r\n\r\n",
        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"\x15\x03\x01\x00\x02\x02\x28",
