@@ -28,12 +28,15 @@ class Browser:
 
     def __enter__(self):
         self.folder = tempfile.mkdtemp()
-        self.driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE,
-                                       stderr=subprocess.DEVNULL)
-        for line in self.driver.stdout:
-            found = re.search(rb"successfully on port (\d+)", line)
+        for _ in range(10):  # it gives up if its port is free in one family of addresses only
+            self.driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE,
+                                           stderr=subprocess.DEVNULL)
+            lines = iter(self.driver.stdout.readline, b"")
+            found = next(filter(None, (re.search(rb"successfully on port (\d+)", line)
+                                       for line in lines)), None)
             if found:
                 break
+            self.driver.communicate()
         self.session = f"http://127.0.0.1:{int(found.group(1))}/session"
         options = {"args": [*ARGUMENTS, f"--user-data-dir={self.folder}"],
                    "binary": CHROMIUM}
