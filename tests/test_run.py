@@ -195,7 +195,8 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("python", [OLDEST, NEWEST])
-@pytest.mark.parametrize("env", [{}, {"LC_ALL": "C", "A": "b"}, {"LC_CTYPE": "C.UTF-8"}, {"LC_CTYPE": "C"}, {"LC_CTYPE": ""},
+@pytest.mark.parametrize("env", [{}, {"LC_ALL": "C", "A": "b"}, {"LC_CTYPE": "C.UTF-8"},
+                                 {"LC_CTYPE": "C"}, {"LC_CTYPE": ""},
                                  {"MY_LC_CTYPE": "x"}], ids=str)
 def test_the_command_finds_all_as_it_was(python, env, platform, tmp_path):
     if not os.path.exists("/proc/self/environ"):
@@ -310,7 +311,8 @@ def test_a_signal_that_may_not_be_passed_on_is_harmless(platform):
             pytest.skip("no Python that everybody may run")
         with subprocess.Popen(
                 ["setpriv", "--reuid=65534", "--clear-groups", python, "-B", script, "--url",
-                 platform.url + "/events", "run", "1010", "m", become_root, "--reuid=0", "sh", "-c",
+                 platform.url + "/events", "run", "1010", "m", become_root, "--reuid=0", "sh",
+                 "-c",
                  "echo ready; sleep 1"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"ready\n"

@@ -61,7 +61,8 @@ def test_importing_does_nothing_but_define():
 
 @pytest.mark.parametrize("name", [
     "send_user_state_event", "build_event", "fetch_metadata", "user_state_url",
-    "post_event", "step", "main", "UserStateError", "EventError", "RefusedError", "DeadlineError"])
+    "post_event", "step", "main", "UserStateError", "EventError", "RefusedError",
+    "DeadlineError"])
 def test_public_names_are_documented(name):
     assert getattr(userstate, name).__doc__
 
