@@ -12,6 +12,7 @@ Two blank lines part its sections: guard, constants and errors; public functions
 delivery, which tries again; one request; what its answer is worth; step; run; main.
 """
 import atexit
+import gc
 import os
 import sys
 
@@ -32,6 +33,7 @@ if __name__ == "__main__":
     atexit.register(_leave)
     # A file that was cut may parse and end with 0: only its last line passes this.
     sys.excepthook = _leave
+    gc.set_threshold(50000)  # not 700: in the imports it finds nothing, slowly
     if not sys.flags.isolated:
         del sys.path[0]  # a json.py that lies there must not run as root
 
@@ -43,6 +45,7 @@ def _end(status):  # -2: by SIGINT itself, so that a shell script ends, too
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(status if status >= 0 else 128 - status)  # whatever threads or stdout do
 
+import _thread  # as threading takes longer to import
 import email.utils
 import errno
 import functools
@@ -56,7 +59,6 @@ import select
 import signal
 import socket
 import struct
-import threading
 import time
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -352,7 +354,7 @@ def _start(function):
         with theirs:
             function(theirs)
             theirs.shutdown(socket.SHUT_RDWR)  # a child of a fork may hold it, too
-    threading.Thread(target=run, daemon=True).start()
+    _thread.start_new_thread(run, ())
     return ours
 
 def _wait(end, seconds):
@@ -501,7 +503,7 @@ class step:
         self.every = None if every is None else _seconds("every", every)
         self.options = options
         self.delivery = _Delivery(**{"sleep": self.pause, **options})
-        self.in_use, self.ours = threading.Lock(), None
+        self.in_use, self.ours = _thread.allocate_lock(), None
         self.bound = ALWAYS  # when the reports before the end have to be over
 
     def __enter__(self):
@@ -755,6 +757,7 @@ def _options(words, letters, names):
     return options, operands
 
 def _run_command(operands, words, log=None, **options):
+    import threading
     command = words[3:] if words[2:3] == ["--"] else words[2:]
     _check("operands", len(words), command, "CODE MESSAGE COMMAND; see --help")
     if threading.current_thread() is not threading.main_thread():
@@ -771,10 +774,8 @@ def _run_command(operands, words, log=None, **options):
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", error)
         raise EventError(f"log {_hide(ascii(log))}: {why}") from None
-    try:
+    with open(descriptor, "rb", buffering=0):  # closes it
         return _run(report, command, descriptor)
-    finally:
-        os.close(descriptor)
 
 def _warn(line):  # or lose it
     with suppress(RefusedError):
@@ -794,7 +795,6 @@ def _print(text, seconds, name="stdout"):
     except (OSError, ValueError, AttributeError) as error:
         raise RefusedError(f"cannot print: {error}") from None
     return 0
-
 
 if __name__ == "__main__":
     _end(_main(None))

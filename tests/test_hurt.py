@@ -1483,12 +1483,14 @@ def test_no_wait_follows_the_wall_clock(words, status, ahead):
 # 10 s that become 20.
 
 SLOW_THREAD = """
-import threading, time
-start = threading.Thread.run
-def run(self):
-    time.sleep(0.3)
-    start(self)
-threading.Thread.run = run
+import _thread, time
+start = _thread.start_new_thread
+def start_late(function, words):
+    def late():
+        time.sleep(0.3)
+        function(*words)
+    return start(late, ())
+_thread.start_new_thread = start_late
 """
 BLOCK = """
 import sys, userstate

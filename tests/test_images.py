@@ -49,7 +49,7 @@ def test_copied_linked_and_zipped(tmp_path, platform):
 
 
 @pytest.mark.parametrize("module", ["json", "http", "email", "socket", "getopt", "random",
-                                    "urllib", "contextlib", "threading"])
+                                    "urllib", "contextlib"])
 def test_a_module_that_is_missing_is_named_with_its_package(module, edge_python):
     """As in python3-minimal, python3-light and python3-core."""
     hide = f"""
