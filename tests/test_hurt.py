@@ -1298,6 +1298,63 @@ def test_ctrl_c_at_a_terminal_right_before_the_fork_reaches_the_command():
             [], ["m: killed by SIGINT after 0 s"])
 
 
+COUNT = """
+import os, signal
+got = []
+def count(*_):
+    got.append(1)
+    os.write(1, b"got %d" % len(got))
+def end(*_):
+    os.write(1, b"in all %d" % len(got))
+    raise SystemExit(3)
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGINT, count)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+while True:
+    signal.pause()
+"""
+
+
+def test_ctrl_c_after_one_before_the_fork_reaches_the_command_once():
+    before = AT_START.replace("        super()", """
+        end = time.monotonic() + 10
+        while signal.SIGINT not in signal.sigpending() and time.monotonic() < end:
+            pass
+        super()""".lstrip("\n")).replace("import os", "import signal, time, os")
+    gate, opens = os.pipe()
+    os.set_inheritable(gate, True)
+    before += f"""
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})  # also in the command
+wait, waits = signal.sigtimedwait, []
+def late(*words):
+    got = wait(*words)
+    if got is not None and got.si_signo == signal.SIGINT:
+        waits.append(got)
+        if len(waits) == 2:
+            os.read({gate}, 1)  # until the command has got its own
+    return got
+signal.sigtimedwait = late
+"""
+    with Peer(ACCEPTED) as peer:
+        pid, terminal = at_terminal(sys.executable, "-B", "-c", before + SOURCE.decode(),
+                                    "--url", peer.url, "run", "1010", "m", sys.executable,
+                                    "-c", COUNT)
+        read_until(terminal, b"now")
+        try:
+            os.write(terminal, b"\x03")
+            read_until(terminal, b"got 1")
+            os.write(terminal, b"\x03")
+            read_until(terminal, b"got 2")
+            os.kill(pid, signal.SIGTERM)
+        finally:
+            os.close(opens)
+        shown = read_until(terminal, None)
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+        os.close(gate)
+        assert b"in all 2" in shown and os.WEXITSTATUS(status) == 3
+
+
 # From outside to the terminal.
 
 EVIL = ["\x1b[31mred", "\x9b31m", "\x07\x08\x7f", "\rforged", "\nuserstate: forged",
