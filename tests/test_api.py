@@ -156,7 +156,8 @@ def test_a_dry_run_never_asks_the_network(capsys):
     with Peer(ACCEPTED) as peer:
         userstate.post_event({"a": 1}, peer.url, dry_run=True)
         for function in (userstate.fetch_metadata, userstate.user_state_url):
-            with pytest.raises(userstate.EventError, match="dry run"):
+            with pytest.raises(userstate.EventError, match=(
+                    "^dry run: asks nobody, so --url has to say where$")):
                 function(metadata_url=peer.url, dry_run=True)
         assert peer.requests == [] and capsys.readouterr().out == '{"a": 1}\n'
 

@@ -34,6 +34,38 @@ def test_an_unknown_authority_is_refused_at_once(authority, env):
                         ended.err)
 
 
+@pytest.mark.parametrize("reason, sent, known", [
+    ("self.signed certificate", ["ca.pem", "ca.key"], None),
+    ("self.signed certificate in certificate chain", ["leaf", "ca.pem", "leaf.key"], None),
+    ("unable to get local issuer certificate", ["leaf", "leaf.key"], None),
+    ("unable to get issuer certificate", ["leaf", "middle.pem", "leaf.key"], "middle.pem")])
+def test_each_way_not_to_know_an_authority_is_refused_at_once(reason, sent, known, authority,
+                                                              monkeypatch, tmp_path, said):
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=str(tmp_path), check=True,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shutil.copy(str(authority / "ca.pem"), str(tmp_path))
+    shutil.copy(str(authority / "ca.key"), str(tmp_path))
+    (tmp_path / "extensions").write_text("basicConstraints = CA:true\n")
+    above = "ca"
+    for name in ("middle", "leaf") if known else ("leaf",):
+        openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", name + ".key",
+                "-out", "request", "-subj", f"/CN={name}")
+        openssl("x509", "-req", "-in", "request", "-CA", above + ".pem", "-CAkey",
+                above + ".key", "-set_serial", "7", "-out", name + ".pem",
+                *["-extfile", "extensions"] * (name == "middle"))
+        above = name
+    (tmp_path / "leaf").write_text((tmp_path / "leaf.pem").read_text())
+    (tmp_path / "sent").write_text("".join((tmp_path / name).read_text() for name in sent))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / (known or "nothing")))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nothing"))
+    with tls_peer(tmp_path, "sent") as peer:
+        with pytest.raises(userstate.RefusedError, match=(
+                f"certificate verify failed: {reason} .its authority is not in ca-certificat")):
+            userstate.post_event({}, peer.url, **said.options)
+        assert peer.requests == []
+
+
 def test_python_3_6_does_not_tell_an_unknown_authority_from_a_wrong_clock(authority):
     """It tries until the deadline, as the clock is often wrong at boot, and never sends."""
     if "3.6" not in PYTHONS:
