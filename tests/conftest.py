@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -56,6 +57,12 @@ def find_pythons():
     return {"{}.{}".format(*version): found[version] for version in sorted(found)}
 
 
+def pytest_collection_modifyitems(items):
+    """ORDER=N shuffles the tests, by the seed N."""
+    if os.environ.get("ORDER"):
+        random.Random(os.environ["ORDER"]).shuffle(items)
+
+
 slow = pytest.mark.skipif(not os.environ.get("SLOW"), reason="slow: make test SLOW=1")
 PYTHONS = find_pythons()
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromium", "clickhouse-server", "cloud-init",
@@ -70,7 +77,8 @@ def pytest_report_header():
     missing = [name for name in TOOLS if name not in found]
     return [f"interpreters: {', '.join(PYTHONS)}", f"tools: {', '.join(found)}",
             f"not installed: {', '.join(missing) or 'none of the tools'}",
-            f"root: {'yes' if os.getuid() == 0 else 'no'}"]
+            f"root: {'yes' if os.getuid() == 0 else 'no'}",
+            f"order: {os.environ.get('ORDER') or 'as written; ORDER=N shuffles it'}"]
 
 
 OLDEST, NEWEST = list(PYTHONS.values())[0], list(PYTHONS.values())[-1]

@@ -1,5 +1,5 @@
 """Faults at random, by a seed that is printed: FUZZ_SEED=N tries one again, FUZZ=N makes it
-N times as long."""
+N times as long, SLOW three times."""
 import _thread
 import concurrent.futures
 import os
@@ -19,7 +19,7 @@ from conftest import SCRIPT, Peer
 import userstate
 
 SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
-TIMES = int(os.environ.get("FUZZ") or 1)
+TIMES = int(os.environ.get("FUZZ") or (3 if os.environ.get("SLOW") else 1))
 STATUSES = [200, 201, 204, 299, 301, 302, 303, 307, 400, 401, 404, 408, 413, 425, 429, 500,
             501, 502, 503, 505, 600, 999, 99, 1000]
 HEADERS = ["Content-Length: 0", "Content-Length: 5", "Content-Length: 5\r\nContent-Length: 7",
@@ -90,6 +90,16 @@ def script_by(dice, verdicts):
     return script
 
 
+def can_still_send(port):
+    """Return the state and queue of each connection to port that could carry more bytes."""
+    with open("/proc/net/tcp") as file:
+        found = re.findall(f":{port:04X} (0[1-9A-B]) ([0-9A-F]+):", file.read())
+    established, asking, told_end, closing = "01", "02", "08", ("04", "09", "0B")
+    return [(state, queue) for state, queue in found
+            if state in (established, asking, told_end)
+            or state in closing and int(queue, 16) > 1]
+
+
 def one_call(seed):
     """Make one call against faults at random; return what was wrong with it, or None."""
     dice, verdicts, lines = random.Random(seed), [], []
@@ -105,6 +115,7 @@ def one_call(seed):
         except userstate.UserStateError as error:
             outcome = error
         took = time.monotonic() - begun
+        later = can_still_send(peer.port)
         keys = {re.search(rb"Idempotency-Key: (.*)\r", r).group(1) for r in peer.requests}
         bodies = set(peer.bodies)
         seen = len(verdicts)
@@ -112,6 +123,8 @@ def one_call(seed):
         return f"took {took:.2f} s of {deadline}"
     if outcome is None and not (verdicts and verdicts[min(seen, len(verdicts)) - 1]):
         return f"success, but {verdicts}"
+    if later:
+        return f"{later} may still arrive"
     if len(keys) > 1 or len(bodies) > 1:
         return f"{len(keys)} keys, {len(bodies)} bodies"
     if isinstance(outcome, userstate.EventError) or "bug" in str(outcome):
