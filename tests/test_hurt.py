@@ -1516,7 +1516,7 @@ int clock_gettime(clockid_t which, struct timespec *now) {
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ahead(tmp_path_factory):
     """A library under which all that waits by the wall clock waits for an hour more."""
     if not shutil.which("cc"):
@@ -1574,7 +1574,7 @@ AT_THE_END = {  # what ends at once while its first report hangs
     "step": lambda url, _: subprocess.Popen([sys.executable, "-B", "-c", BLOCK, url], cwd=TOP)}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def first_reports():
     """Start them all beside the other tests, as each takes ten seconds."""
     results, threads = {}, []

@@ -76,7 +76,7 @@ class Browser:
             file.write(base64.b64decode(self.devtools("Page.captureScreenshot")["data"]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     if not (DRIVER and CHROMIUM):
         pytest.skip("chromium and chromedriver are not installed")
@@ -89,7 +89,7 @@ LONG = "exit status 100 after 3 s: E: Unable to locate package grub-efi-amd64-si
 HOSTILE = "<script>document.title = 'run'</script><b id=bold>&amp;</b>"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fleet():
     """Fifty machines that install themselves; two have failed, one has no name."""
     with Platform(names=NAMES) as platform:

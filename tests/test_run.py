@@ -13,8 +13,7 @@ import threading
 import time
 
 import pytest
-from conftest import (ACCEPTED, NEWEST, OLDEST, SCRIPT, TOP, Peer, answer,
-                      run)
+from conftest import ACCEPTED, NEWEST, OLDEST, SCRIPT, SOURCE, TOP, Peer, answer, run
 from test_delivery import NO_THREAD, part, wait_for
 
 import userstate
@@ -208,6 +207,20 @@ def test_the_command_finds_all_as_it_was(python, env, platform, tmp_path):
     reported = subprocess.run([python, "-B", SCRIPT, "--url", platform.url + "/events", "run",
                                "1010", "m", *command], **options)
     assert json.loads(reported.stdout.decode()) == json.loads(as_it_was.stdout.decode())
+
+
+@pytest.mark.parametrize("value", ["C.UTF-8", "C.utf8", "UTF-8"])
+def test_what_python_takes_for_its_own_locale_is_not_the_commands(value, platform):
+    """Which of them it sets, in a locale of C, depends on what the system has: PEP 538."""
+    if not os.path.exists("/proc/self/environ"):
+        pytest.skip("no /proc here")
+    code = f"import os; os.environ['LC_CTYPE'] = '{value}'\n" + SOURCE.decode()
+    words = ["--url", platform.url + "/events", "run", "1010", "m", "sh", "-c",
+             'echo "<${LC_CTYPE-none}>"']
+    for env, given in (({}, "none"), ({"LC_CTYPE": "C"}, "C")):
+        done = subprocess.run([sys.executable, "-B", "-c", code, *words], env=dict(
+            {"PATH": os.environ["PATH"]}, **env), stdout=subprocess.PIPE)
+        assert done.stdout.decode() == f"<{given}>\n"
 
 
 def test_sigpipe_ends_the_command_quietly(platform):

@@ -914,7 +914,7 @@ def test_a_proxy_that_names_no_device_is_a_400():
                        {"X-Forwarded-For": forwarded})[0] == 400
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     """The files of a certificate for 127.0.0.1 and its key."""
     if not shutil.which("openssl"):
