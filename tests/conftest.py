@@ -68,6 +68,7 @@ PYTHONS = find_pythons()
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromium", "clickhouse-server", "cloud-init",
          "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh", "mksh",
          "openssl", "shellcheck", "sqlite3", "systemd-analyze", "wget", "zsh"]
+FUZZ_SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
 
 
 def pytest_report_header():
@@ -78,7 +79,8 @@ def pytest_report_header():
     return [f"interpreters: {', '.join(PYTHONS)}", f"tools: {', '.join(found)}",
             f"not installed: {', '.join(missing) or 'none of the tools'}",
             f"root: {'yes' if os.getuid() == 0 else 'no'}",
-            f"order: {os.environ.get('ORDER') or 'as written; ORDER=N shuffles it'}"]
+            f"order: {os.environ.get('ORDER') or 'as written; ORDER=N shuffles it'}",
+            f"seed of test_fuzz.py: FUZZ_SEED={FUZZ_SEED}"]
 
 
 OLDEST, NEWEST = list(PYTHONS.values())[0], list(PYTHONS.values())[-1]

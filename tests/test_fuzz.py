@@ -14,11 +14,10 @@ import threading
 import time
 
 import pytest
-from conftest import SCRIPT, Peer
+from conftest import FUZZ_SEED, SCRIPT, Peer
 
 import userstate
 
-SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
 TIMES = int(os.environ.get("FUZZ") or (3 if os.environ.get("SLOW") else 1))
 STATUSES = [200, 201, 204, 299, 301, 302, 303, 307, 400, 401, 404, 408, 413, 425, 429, 500,
             501, 502, 503, 505, 600, 999, 99, 1000]
@@ -137,10 +136,10 @@ def one_call(seed):
 
 def test_any_peer_gets_a_documented_end_in_time():
     before = _thread._count()
-    seeds = [SEED * 10000 + number for number in range(1500 * TIMES)]
+    seeds = [FUZZ_SEED * 10000 + number for number in range(1500 * TIMES)]
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         wrong = [(seed, what) for seed, what in zip(seeds, pool.map(one_call, seeds)) if what]
-    assert not wrong, f"FUZZ_SEED={SEED}: {wrong[:5]}"
+    assert not wrong, f"FUZZ_SEED={FUZZ_SEED}: {wrong[:5]}"
     end = time.monotonic() + 10
     while _thread._count() > before + 1 and time.monotonic() < end:
         threading.Event().wait(0.05)
@@ -199,7 +198,7 @@ def one_run(seed):
 def test_any_signal_at_any_moment_is_reported():
     if not os.path.exists("/proc/self/task"):
         pytest.skip("no /proc here")
-    seeds = [SEED * 10000 + number for number in range(200 * TIMES)]
+    seeds = [FUZZ_SEED * 10000 + number for number in range(200 * TIMES)]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         wrong = [(seed, what) for seed, what in zip(seeds, pool.map(one_run, seeds)) if what]
-    assert not wrong, f"FUZZ_SEED={SEED}: {wrong[:5]}"
+    assert not wrong, f"FUZZ_SEED={FUZZ_SEED}: {wrong[:5]}"
