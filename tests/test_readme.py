@@ -71,8 +71,8 @@ def test_each_block_has_its_test():
 
 
 def pasted(name, platform, tmp_path, text=""):
-    """Run a shell block in a checkout, and nothing before it but that."""
-    block = adapted(SHELL[name], platform, Files(9, []), tmp_path) + text
+    """Run a shell block, or its name's, in a checkout, and nothing before it but that."""
+    block = adapted(SHELL.get(name, name), platform, Files(9, []), tmp_path) + text
     shutil.copy(SCRIPT, str(tmp_path))
     return subprocess.run(["sh", "-eu", "-c", block], env={"PATH": os.environ["PATH"]},
                           cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -81,8 +81,8 @@ def pasted(name, platform, tmp_path, text=""):
 
 def test_get_it_prints_the_checksum_of_what_it_copied(tmp_path, platform):
     (tmp_path / "web").mkdir()
-    SHELL["web"] = SHELL["get"].replace("FOLDER=/tmp", f"FOLDER={tmp_path}/web")
-    ended = pasted("web", platform, tmp_path)
+    block = SHELL["get"].replace("FOLDER=/tmp", f"FOLDER={tmp_path}/web")
+    ended = pasted(block, platform, tmp_path)
     assert (ended.returncode, ended.stdout.split()[0].decode()) == (0, CHECKSUM)
     assert (tmp_path / "web" / "userstate.py").read_bytes() == SOURCE
 
@@ -111,8 +111,8 @@ def test_the_address_is_asked_for_once(tmp_path, platform):
 
 
 def test_the_image_gets_the_program_with_its_run_bit(tmp_path, platform):
-    SHELL["root"] = SHELL["image"].replace("ROOT=/ ", f"ROOT={tmp_path} ")
-    assert pasted("root", platform, tmp_path).returncode == 0
+    block = SHELL["image"].replace("ROOT=/ ", f"ROOT={tmp_path} ")
+    assert pasted(block, platform, tmp_path).returncode == 0
     assert os.access(str(tmp_path / "usr/local/bin/userstate"), os.X_OK)
 
 
