@@ -106,6 +106,20 @@ def test_https_to_a_service_that_speaks_http_is_named(said):
             userstate.post_event({}, url, **said.options)
 
 
+@pytest.mark.parametrize("answered, told", [
+    (b"\x15\x03\x03\x00\x02\x02\x28", "(?i)handshake.failure"), (b"", "(?i)eof|reset")])
+def test_a_service_that_speaks_tls_and_fails_is_not_taken_for_http(answered, told, said):
+    def wrap(connection):
+        connection.recv(65536)
+        connection.sendall(answered)
+        connection.close()
+        raise OSError("failed")
+    with Peer(ACCEPTED, wrap=wrap) as peer:
+        with pytest.raises(userstate.DeadlineError, match=told) as caught:
+            userstate.post_event({}, peer.url.replace("http:", "https:"), **said.options)
+    assert "is it http" not in str(caught.value)
+
+
 def test_delivers_once_the_certificate_is_valid(authority, said, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
     contexts = []
