@@ -1165,6 +1165,25 @@ def test_the_first_report_of_a_run_never_arrives_after_its_end():
         late.check()
 
 
+def test_what_is_queued_behind_an_early_answer_still_arrives():
+    """A service may answer before it reads the body: this try is over, and not given up."""
+    called, arrived = threading.Event(), threading.Semaphore(0)
+    got = bytearray()
+
+    def answers_first(connection, peer):
+        connection.sendall(ACCEPTED)
+        called.wait(20)
+        part_of_it = connection.recv(65536)
+        while part_of_it:
+            got.extend(part_of_it)
+            part_of_it = connection.recv(65536)
+        arrived.release()
+    with Peer(answers_first) as peer:
+        userstate.post_event({"message": "x" * 100000}, peer.url)
+        called.set()
+        assert arrived.acquire(timeout=20) and got.endswith(b"x" * 100000 + b'"}')
+
+
 # The end is lost.
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
@@ -1185,6 +1204,43 @@ def test_a_signal_that_comes_twice_does_not_lose_the_end(name):
         status = -2 if name == "SIGINT" else 128 + number
         assert ended(process) == (status, "", "")
         assert told(peer)[1] == ("failed", f"m: killed by {name} after 0 s")
+
+
+ONE_MOMENT = """
+import os, signal, time
+now, set_handler = time.monotonic(), signal.signal
+time.monotonic = lambda: now
+def tell(number, handler):
+    def told(*words):
+        try:
+            handler(*words)
+        finally:
+            os.write(1, b"counted\\n")
+    return set_handler(number, told if callable(handler) else handler)
+signal.signal = tell
+"""
+
+
+@pytest.mark.parametrize("names, lost", [("TERM TERM TERM", False), ("HUP INT", True)])
+def test_of_the_signals_of_a_moment_those_of_one_kind_are_one(names, lost):
+    last = gated()
+    with Peer(ACCEPTED, last) as peer:
+        process = started("run", "1010", "m", "sh", "-c", "echo ready; exec sleep 30",
+                          url=peer.url, before=ONE_MOMENT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
+        assert process.stdout.readline() == b"ready\n"
+        wait_for(lambda: len(peer.requests) == 1)
+        process.terminate()
+        wait_for(lambda: len(peer.requests) == 2)
+        for name in names.split():
+            process.send_signal(number_of("SIG" + name))
+            assert process.stdout.readline() == b"counted\n"
+        if not lost:
+            last.gate.set()
+        done = ended(process)
+        last.gate.set()
+        assert done.status == 128 + signal.SIGTERM
+        assert done.err == "userstate: interrupted: the end is not reported\n" * lost
 
 
 @pytest.mark.parametrize("leader", ["itself", "bash", "bash -i"])

@@ -220,8 +220,11 @@ def test_the_page_shows_and_escapes_everything_and_refreshes_itself(platform):
     page = get(platform.url + "/devices/127.0.0.1").decode()
     assert "<script" not in page and "<i>" not in page
     assert "&lt;script&gt;&quot;&amp;&#x27;" in page and "&lt;i&gt;" in page
-    assert 'http-equiv="refresh"' in page and 'class="failed">failed' in page
+    assert 'http-equiv="refresh" content="5"' in page and 'class="failed">failed' in page
     assert page.index("user.1008") < page.index("user.1007")
+    with urllib.request.urlopen(platform.url) as reply:
+        assert reply.headers["Cache-Control"] == "no-store"  # of yesterday's timeline
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_events_are_in_the_data_file_before_the_200_and_after_a_restart(tmp_path):
