@@ -161,6 +161,19 @@ def test_the_document_has_the_real_shape_and_points_back(platform):
     assert document["user_state_url"] == platform.url + "/events"
     assert document["phone_home_url"] == platform.url + "/phone-home"
     assert document["network"]["addresses"][0]["address"] == "127.0.0.1"
+    assert set(document) == set((
+        "id hostname iqn operating_system plan reserved class facility metro private_subnets "
+        "tags ssh_keys customdata specs network switch_short_id storage volumes api_url "
+        "phone_home_url user_state_url").split())
+
+
+def test_head_is_answered_without_a_body(platform):
+    platform.put("127.0.0.1", {"state": "running", "code": 1000, "message": "m"})
+    for path in ("/", "/devices", "/devices/127.0.0.1/events"):
+        with socket.create_connection(platform.server_address) as connection:
+            connection.sendall(f"HEAD {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+            got = connection.makefile("rb").read()
+        assert got.startswith(b"HTTP/1.1 200 ") and got.endswith(b"\r\n\r\n")
 
 
 def test_every_source_address_is_a_device_of_its_own(platform):
@@ -222,9 +235,12 @@ def test_the_page_shows_and_escapes_everything_and_refreshes_itself(platform):
     assert "&lt;script&gt;&quot;&amp;&#x27;" in page and "&lt;i&gt;" in page
     assert 'http-equiv="refresh" content="5"' in page and 'class="failed">failed' in page
     assert page.index("user.1008") < page.index("user.1007")
-    with urllib.request.urlopen(platform.url) as reply:
-        assert reply.headers["Cache-Control"] == "no-store"  # of yesterday's timeline
-        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    connection = http.client.HTTPConnection(*platform.server_address)
+    connection.request("GET", "/")
+    reply = connection.getresponse()
+    assert reply.headers["Cache-Control"] == "no-store"  # or it is yesterday's timeline
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    connection.close()
 
 
 def test_events_are_in_the_data_file_before_the_200_and_after_a_restart(tmp_path):
