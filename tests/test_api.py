@@ -3,6 +3,8 @@ import inspect
 import json
 import subprocess
 
+import re
+
 import pytest
 from conftest import ACCEPTED, TOP, Peer, answer, document
 
@@ -99,6 +101,9 @@ def test_an_unusable_document_is_asked_for_three_more_times(name, said):
             userstate.user_state_url(metadata_url=peer.url, **said.options)
         assert len(peer.requests) == FEW
     assert len(said.lines) == 1 and len(str(caught.value)) < 300
+    if name == "without":
+        hint = r"\(Tinkerbell of today has none: set --url or USERSTATE_URL\); refused"
+        assert re.search("no user_state_url " + hint, str(caught.value))
     if name == "an old error with status 200":
         assert "not here yet" in said.lines[0]
     assert "s3cret" not in "".join(said.lines) + str(caught.value)
