@@ -1,9 +1,8 @@
 """What the functions return and raise, and what they make of a metadata document."""
 import inspect
 import json
-import subprocess
-
 import re
+import subprocess
 
 import pytest
 from conftest import ACCEPTED, TOP, Peer, answer, document
