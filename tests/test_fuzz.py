@@ -57,18 +57,18 @@ def answer_by(dice):
     return answer, accepted
 
 
-def script_by(dice, verdicts):
-    """Return a script of a Peer, which notes in verdicts what its answer begins with."""
+def script_by(dice, verdicts, number):
+    """Return a script of a Peer, which notes whether the answer of this number is a 2xx."""
     kind = dice.choice(["whole"] * 6 + ["before", "reset", "hang", "late", "drip", "chunks"])
     answer, accepted = answer_by(dice)
 
     def script(connection, peer):
         if kind == "before":
-            verdicts.append(False)
+            verdicts[number] = False
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
         peer.read(connection)
-        verdicts.append(accepted and kind not in ("reset", "hang"))
+        verdicts[number] = accepted and kind not in ("reset", "hang")
         if kind == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif kind == "hang":
@@ -101,9 +101,9 @@ def can_still_send(port):
 
 def one_call(seed):
     """Make one call against faults at random; return what was wrong with it, or None."""
-    dice, verdicts, lines = random.Random(seed), [], []
+    dice, verdicts, lines = random.Random(seed), {}, []
     deadline = dice.choice([0.05, 0.15, 0.3])
-    scripts = [script_by(dice, verdicts) for _ in range(60)]
+    scripts = [script_by(dice, verdicts, number) for number in range(60)]
     with Peer(*scripts) as peer:
         event = {"state": "running", "code": 1000, "message": "x" * dice.choice([1, 1, 200000])}
         begun, outcome = time.monotonic(), None
@@ -117,10 +117,9 @@ def one_call(seed):
         later = can_still_send(peer.port)
         keys = {re.search(rb"Idempotency-Key: (.*)\r", r).group(1) for r in peer.requests}
         bodies = set(peer.bodies)
-        seen = len(verdicts)
     if took > deadline + 0.5:
         return f"took {took:.2f} s of {deadline}"
-    if outcome is None and not (verdicts and verdicts[min(seen, len(verdicts)) - 1]):
+    if outcome is None and not (verdicts and verdicts[max(verdicts)]):
         return f"success, but {verdicts}"
     if later:
         return f"{later} may still arrive"
