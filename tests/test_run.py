@@ -319,6 +319,7 @@ def test_a_signal_that_may_not_be_passed_on_is_harmless(platform):
         become_root = shutil.copy(shutil.which("setpriv"), folder)
         os.chmod(become_root, 0o4755)
         script = shutil.copy(SCRIPT, folder)
+        os.chmod(script, 0o755)  # whatever the umask of the checkout was
         python = "/usr/bin/python3"
         if not os.path.exists(python):
             pytest.skip("no Python that everybody may run")
