@@ -1340,14 +1340,16 @@ def test_ctrl_c_as_the_command_starts_is_reported_in_50_tries():
             "m: killed by SIGINT after 0 s"] * 50
 
 
-def test_ctrl_c_at_a_terminal_right_before_the_fork_reaches_the_command():
-    before = AT_START.replace("        super()", """
+AT_CTRL_C = AT_START.replace("        super()", """
         end = time.monotonic() + 10
         while signal.SIGINT not in signal.sigpending() and time.monotonic() < end:
             pass
         super()""".lstrip("\n")).replace("import os", "import signal, time, os")
+
+
+def test_ctrl_c_at_a_terminal_right_before_the_fork_reaches_the_command():
     with Peer(ACCEPTED) as peer:
-        pid, terminal = at_terminal(sys.executable, "-B", "-c", before + SOURCE.decode(),
+        pid, terminal = at_terminal(sys.executable, "-B", "-c", AT_CTRL_C + SOURCE.decode(),
                                     "--url", peer.url, "run", "1010", "m", "sleep", "3")
         read_until(terminal, b"now")
         os.write(terminal, b"\x03")
@@ -1377,14 +1379,9 @@ while True:
 
 
 def test_ctrl_c_after_one_before_the_fork_reaches_the_command_once():
-    before = AT_START.replace("        super()", """
-        end = time.monotonic() + 10
-        while signal.SIGINT not in signal.sigpending() and time.monotonic() < end:
-            pass
-        super()""".lstrip("\n")).replace("import os", "import signal, time, os")
     gate, opens = os.pipe()
     os.set_inheritable(gate, True)
-    before += f"""
+    before = AT_CTRL_C + f"""
 signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})  # also in the command
 wait, waits = signal.sigtimedwait, []
 def late(*words):

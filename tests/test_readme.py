@@ -71,7 +71,7 @@ def test_each_block_has_its_test():
 
 
 def pasted(name, platform, tmp_path, text=""):
-    """Run a shell block, or its name's, in a checkout, and nothing before it but that."""
+    """Run a shell block, given by its name or whole, in a checkout."""
     block = adapted(SHELL.get(name, name), platform, Files(9, []), tmp_path) + text
     shutil.copy(SCRIPT, str(tmp_path))
     return subprocess.run(["sh", "-eu", "-c", block], env={"PATH": os.environ["PATH"]},

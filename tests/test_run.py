@@ -445,7 +445,8 @@ def test_a_report_that_fails_is_a_warning_and_nothing_else(script, caplog):
 
 @pytest.mark.parametrize("words, options", [
     ((999, "m"), {}), ((1000, None), {}), ((1000, "m"), {"every": "x"}),
-    ((1000, "m"), {"every": 0}), ((1000, "m"), {"timeout": -1}), ((1000, "m"), {"url": "ftp://h"})])
+    ((1000, "m"), {"every": 0}), ((1000, "m"), {"timeout": -1}),
+    ((1000, "m"), {"url": "ftp://h"})])
 def test_an_invalid_step_raises_before_the_block(words, options):
     with pytest.raises(userstate.EventError):
         with userstate.step(*words, **options):
