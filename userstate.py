@@ -369,9 +369,7 @@ def _start_tls(connection, host, ends):
     # Not create_default_context(), which fails if it cannot write SSLKEYLOGFILE.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
-    name = host.partition("%")[0].rstrip(".")
-    if sys.version_info >= (3, 7):  # 3.6 takes no bytes
-        name = name.encode()  # as above
+    name = host.partition("%")[0].rstrip(".").encode()  # as above
     connection.settimeout(max(0.001, ends - time.monotonic()))
     try:
         return context.wrap_socket(connection, server_hostname=name)
