@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import struct
@@ -15,7 +16,7 @@ import threading
 import time
 
 import pytest
-from conftest import FUZZ_SEED, SCRIPT, Peer
+from conftest import FUZZ_SEED, SCRIPT, Peer, document, tls_peer
 
 import userstate
 
@@ -27,9 +28,10 @@ HEADERS = ["Content-Length: 0", "Content-Length: 5", "Content-Length: 5\r\nConte
            "Transfer-Encoding: chunked", "Connection: close", "Connection: keep-alive",
            "Location: /\x1b[31m", "Retry-After: 0", "Retry-After: soon", "X: " + "y" * 70000,
            "\r\n".join(["X: y"] * 200), "no colon", ": empty", "X: \xff\x00\x1b[31m"]
+SECRET = b'{"id": "x", "message": "s3cret"}'
 BODIES = [b"", b"hello", b"{", b'{"error": "\\u001b[31mno"}', b'{"errors": ["a", 5, null]}',
           b"5\r\nhello\r\n0\r\n\r\n", b"-1\r\nhello", b"zz\r\n", b" " * 100000,
-          b'["deep"' * 999]
+          b'["deep"' * 999, SECRET, SECRET[:-1]]
 RAW = [b"", b"\r\n", b"\n\n", b"SSH-2.0-x\r\n", b"hello, this is HTTP/0.9", b"HTTP/1.1",
        b"HTTP/1.1 \r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 2e2 OK\r\n\r\n",
        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"\x15\x03\x01\x00\x02\x02\x28",
@@ -60,17 +62,15 @@ def answer_by(dice):
 
 def script_by(dice, verdicts, number):
     """Return a script of a Peer, which notes whether the answer of this number is a 2xx."""
-    kind = dice.choice(["whole"] * 6 + ["before", "reset", "hang", "late", "drip", "chunks"])
+    kind = dice.choice(["whole"] * 6 + ["before", "rude", "reset", "hang", "late", "drip",
+                                        "chunks"])
     answer, accepted = answer_by(dice)
 
     def script(connection, peer):
-        if kind == "before":
-            verdicts[number] = False
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            return
-        peer.read(connection)
-        verdicts[number] = accepted and kind not in ("reset", "hang")
-        if kind == "reset":
+        verdicts[number] = accepted and kind not in ("before", "reset", "hang")
+        if kind not in ("before", "rude"):  # which do not wait for the request
+            peer.read(connection)
+        if kind in ("before", "reset"):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif kind == "hang":
             peer.wait_closed(connection)
@@ -102,55 +102,119 @@ def can_still_send(port):
             or state in closing and int(queue, 16) > 1]
 
 
-def one_call(seed, used):
+class Threads:
+    """Stands in for _thread.start_new_thread, and knows the threads of each call."""
+
+    def __init__(self):
+        self.start, self.local, self.there = _thread.start_new_thread, threading.local(), []
+
+    def __call__(self, function, words):
+        call = self.local.call
+        self.there.append(call)
+
+        def run():
+            self.local.call = call  # as a thread may start others
+            try:
+                function(*words)
+            finally:
+                self.there.remove(call)
+        return self.start(run, ())
+
+    def are_left(self, call):
+        """Return whether a thread of call is still there after half a second."""
+        end = time.monotonic() + 0.5
+        while call in self.there and time.monotonic() < end:
+            threading.Event().wait(0.005)
+        return call in self.there
+
+
+def post(event, url, **options):
+    userstate.post_event(event, url, **options)
+
+
+def ask_and_post(event, url, dice, **options):
+    """Ask a service that knows the address at every other try at most."""
+    scripts = [document(user_state_url=url) if dice.random() < 0.5
+               else script_by(dice, {}, number) for number in range(60)]
+    with Peer(*scripts) as metadata:
+        userstate.send_user_state_event(*event.values(), metadata_url=metadata.url, **options)
+
+
+def step(event, url, **options):
+    with userstate.step(event["code"], event["message"], every=0.1, url=url, **options):
+        threading.Event().wait(0.15)
+
+
+WAYS = {"post": (post, 1500), "post by TLS": (post, 200),
+        "ask and post": (ask_and_post, 300), "step": (step, 200)}
+
+
+def one_call(way, seed, wrap, used, threads):
     """Make one call against faults at random; return what was wrong with it, or None."""
     dice, verdicts, lines = random.Random(seed), {}, []
     deadline, timeout = dice.choice([0.05, 0.15, 0.3]), dice.choice([0.1, 0.1, 10])
+    options = dict(deadline=deadline, timeout=timeout, say=lines.append,
+                   sleep=lambda seconds: None, verbose=dice.random() < 0.5)
+    event = {"state": "running", "code": 1000, "message": "x" * dice.choice([1, 1, 200000])}
+    expected = [json.dumps(event)]
+    if way is step:
+        states = {"": "running", ": running for 0 s": "running", ": done after 0 s": "succeeded"}
+        expected = [json.dumps(dict(event, state=state, message=event["message"] + text))
+                    for text, state in states.items()]
+    if way is ask_and_post:
+        options["dice"] = dice
     scripts = [script_by(dice, verdicts, number) for number in range(60)]
-    with Peer(*scripts) as peer:
-        event = {"state": "running", "code": 1000, "message": "x" * dice.choice([1, 1, 200000])}
-        begun, outcome = time.monotonic(), None
+    with Peer(*scripts, wrap=wrap) as peer:
+        begun, outcome, threads.local.call = time.monotonic(), None, seed
         try:
-            userstate.post_event(event, peer.url, deadline=deadline, timeout=timeout,
-                                 say=lines.append, sleep=lambda seconds: None,
-                                 verbose=dice.random() < 0.5)
+            way(event, peer.url, **options)
         except userstate.UserStateError as error:
             outcome = error
         except Exception as error:
             return f"undocumented: {error!r}"
         took = time.monotonic() - begun
         later = seed % 4 == 0 and can_still_send(peer.port)  # the kernel takes its time
-        keys = {re.search(rb"Idempotency-Key: (.*)\r", r).group(1) for r in peer.requests}
-        bodies = set(peer.bodies)
-    if took > deadline + 0.5:
+        keys = [re.search(rb"Idempotency-Key: (.*)\r", r).group(1) for r in peer.requests]
+        bodies = [body.decode() for body in peer.bodies]
+    if took > (2 * deadline + 0.15 if way is step else deadline) + 0.5:
         return f"took {took:.2f} s of {deadline}"
-    if outcome is None and not (verdicts and verdicts[max(verdicts)]):
-        return f"success, but {verdicts}"
     if later:
         return f"{later} may still arrive"
-    used.extend(keys)
-    if len(keys) > 1 or not bodies <= {json.dumps(event).encode()}:
-        return f"{len(keys)} keys, {len(bodies)} bodies"
+    if way is step and any("; gave up" in line or "; refused" in line for line in lines):
+        outcome = lines[-1]
+    if outcome is None and not (verdicts and verdicts[max(verdicts)]):
+        return f"success, but {verdicts}"
+    if used & set(keys):
+        return "a key of another event"
+    used.update(keys)
+    pairs = set(zip(keys, bodies))
+    once = [body for _, body in pairs if ": running for" not in body]  # others are repeats
+    if len(pairs) != len(set(keys)) or len(once) != len(set(once)):
+        return f"{len(set(keys))} keys of {len(set(bodies))} bodies"
+    if not set(bodies) <= set(expected) or bodies != sorted(bodies, key=expected.index):
+        return f"bodies {[body[:80] for body in bodies]}"
     if isinstance(outcome, userstate.EventError) or "bug" in str(outcome):
         return f"{type(outcome).__name__}: {outcome}"
     for text in [*map(str, lines), str(outcome or "")]:
-        if not re.fullmatch("[ -~]*", text) or len(text) > 1500:
+        if not re.fullmatch("[ -~]*", text) or len(text) > 1500 or "s3cret" in text:
             return f"text {text[:200]!a}"
-    return None
+    return "a thread is left" if threads.are_left(seed) else None
 
 
-def test_any_peer_gets_a_documented_end_in_time():
-    before = _thread._count()
-    seeds, used = [FUZZ_SEED * 10000 + number for number in range(1500 * TIMES)], []
+@pytest.mark.parametrize("name", WAYS)
+def test_any_peer_gets_a_documented_end_in_time(name, request, monkeypatch):
+    (way, calls), wrap, used, threads = WAYS[name], None, set(), Threads()
+    monkeypatch.setattr(_thread, "start_new_thread", threads)
+    if name == "post by TLS":
+        authority = request.getfixturevalue("authority")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+        wrap = tls_peer(authority, "good").wrap
+    seeds = [FUZZ_SEED * 10000 + number for number in range(calls * TIMES)]
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        ends = pool.map(lambda seed: one_call(seed, used), seeds)
+        ends = pool.map(lambda seed: one_call(way, seed, wrap, used, threads), seeds)
         wrong = [(seed, what) for seed, what in zip(seeds, ends) if what]
     assert not wrong, f"FUZZ_SEED={FUZZ_SEED}: {wrong[:5]}"
-    assert len(used) == len(set(used)) > len(seeds) / 2  # a key for each event
-    end = time.monotonic() + 10
-    while _thread._count() > before + 1 and time.monotonic() < end:
-        threading.Event().wait(0.05)
-    assert _thread._count() <= before + 1
+    assert len(used) > calls / 3
 
 
 COMMANDS = {  # and how they end, if not by the signal
@@ -176,9 +240,11 @@ def one_run(seed):
             [sys.executable, "-B", SCRIPT, "--url", peer.url, "run", "1010", "m", "sh", "-c",
              command], stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True)
-        process.stdout.readline()
-        threading.Event().wait(dice.choice([0, 0.01, 0.1, 0.25]) * dice.random())
         number, whom = dice.choice(SIGNALS), dice.choice(["wrapper", "command", "group"])
+        early = whom != "command" and dice.random() < 0.5
+        if not early:
+            select.select([process.stdout], [], [], 30)  # for "ready"
+        threading.Event().wait(dice.choice([0, 0.01, 0.1, 0.25]) * dice.random())
         try:
             if whom == "wrapper":
                 process.send_signal(number)
@@ -191,9 +257,18 @@ def one_run(seed):
                     os.kill(int(child), number)
         except (ProcessLookupError, FileNotFoundError):
             pass
-        out, err = process.communicate(timeout=30)
+        try:
+            out, err = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return f"{whom} {number.name}: {command} did not end"
         events = [(event["state"], event["message"]) for event in peer.events]
     told = f"{whom} {number.name}: {process.returncode} {events} {err}"
+    if early and number == signal.SIGINT:  # Python itself says something while it starts
+        err = b""
+    if early and not events:  # the program had not begun
+        ended = process.returncode, err
+        return None if number == signal.SIGINT or ended == (-number, b"") else told
     if err or len(events) != 2 or events[0] != ("running", "m"):
         return told
     end = re.fullmatch(r"m: (done|exit status (\d+)|killed by (\w+)) after \d+ s", events[1][1])
