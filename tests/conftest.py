@@ -98,6 +98,10 @@ def edge_python(request):
     return request.param
 
 
+NOBODY = socket.socket()
+NOBODY.bind(("127.0.0.1", 0))  # and never listens, so that nobody else can
+DEAD_PORT = NOBODY.getsockname()[1]
+DEAD = f"http://127.0.0.1:{DEAD_PORT}/events"
 Ended = collections.namedtuple("Ended", "status out err")
 
 

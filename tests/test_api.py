@@ -170,7 +170,7 @@ def test_a_huge_number_in_the_document_takes_no_time(edge_python):
     body = b'{"a": ' + b"9" * 1000000 + b', "user_state_url": "http://h/"}'
     code = ("import sys, time, userstate; begun = time.monotonic();"
             "print(userstate.user_state_url(metadata_url=sys.argv[1]));"
-            "assert time.monotonic() - begun < 1")
+            "assert time.monotonic() - begun < 3")
     with Peer(answer(200, body)) as peer:
         ended = subprocess.run([edge_python, "-B", "-c", code, peer.url], cwd=TOP,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)

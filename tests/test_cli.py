@@ -7,11 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ACCEPTED, PYTHONS, SCRIPT, SOURCE, TOP, Peer, Platform, run
+from conftest import ACCEPTED, DEAD, PYTHONS, SCRIPT, SOURCE, TOP, Peer, Platform, run
 
 import userstate
 
-DEAD = "http://127.0.0.1:9/events"  # nobody listens; invalid calls never find out
 
 
 @pytest.mark.parametrize("how", ["file", "pipe", "-c"])

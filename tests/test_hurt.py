@@ -17,13 +17,12 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from conftest import (ACCEPTED, NEWEST, OLDEST, PYTHONS, SCRIPT, SOURCE, TOP, Ended, Peer,
-                      answer, document, tls_peer)
+from conftest import (ACCEPTED, DEAD, DEAD_PORT, NEWEST, OLDEST, PYTHONS, SCRIPT, SOURCE, TOP,
+                      Ended, Peer, answer, document, tls_peer)
 from test_delivery import NO_THREAD, part, wait_for
 
 import userstate
 
-DEAD = "http://127.0.0.1:9/events"  # nobody listens
 EVENT = ["running", "1000", "x"]
 NAMES = {number: number.name for number in signal.Signals}
 
@@ -502,7 +501,7 @@ def read_until(terminal, word):
 
 LINES = {"run": 'USERSTATE run 1010 m -- sh -c "echo ready; exec sleep 30"',
          "an event": "USERSTATE running 1000 x",
-         "in a pause": "USERSTATE --url http://127.0.0.1:9/ running 1000 x"}
+         "in a pause": "USERSTATE --url DEAD running 1000 x"}
 
 
 @pytest.mark.parametrize("name", ["run", "an event", "in a pause"])
@@ -512,7 +511,7 @@ def test_a_shell_script_ends_with_ctrl_c(shell, name, tmp_path):
         pytest.skip(f"no {shell} here")
     script = tmp_path / "script"
     script.write_text(LINES[name].replace("USERSTATE", f"'{sys.executable}' -B '{SCRIPT}'")
-                      + "\necho went on\n")
+                      .replace("DEAD", DEAD) + "\necho went on\n")
     with Peer(ACCEPTED if name == "run" else part(b"")) as peer:
         pid, terminal = at_terminal(shell, str(script), env={"USERSTATE_URL": peer.url})
         if name == "an event":
@@ -1050,7 +1049,8 @@ DEFAULTS = ["https://metadata.packet.net/metadata",
             "https://metadata.platformequinix.com/metadata"]
 FAILING = {
     "no such name": "def getaddrinfo(*a, **o): raise socket.gaierror(-2, 'No such name')",
-    "nobody listens": "def getaddrinfo(*a, **o): return all('127.0.0.1', 9, type=1)",
+    "nobody listens":
+        f"def getaddrinfo(*a, **o): return all('127.0.0.1', {DEAD_PORT}, type=1)",
     "no TLS": "def getaddrinfo(*a, **o): return all('127.0.0.1', PORT, type=1)"}
 
 

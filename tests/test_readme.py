@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import (ACCEPTED, PYTHONS, SCRIPT, SOURCE, TOP, Peer, answer, document,
+from conftest import (ACCEPTED, DEAD, PYTHONS, SCRIPT, SOURCE, TOP, Peer, answer, document,
                       tls_peer)
 
 import userstate
@@ -46,13 +46,6 @@ def adapted(text, platform, files, folder):
     for old, new in pairs.items():
         text = text.replace(old, new)
     return text
-
-
-def dead_port():
-    """Return a port at which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def needs(*tools):
@@ -143,11 +136,11 @@ def test_make_demo_prints_what_the_readme_shows(python):
 def test_make_serve_prints_what_the_readme_shows():
     shown = block("text", "make serve").splitlines()
     assert shown[0] == "$ make serve"
-    port = str(dead_port())
     with subprocess.Popen([sys.executable, "-B", os.path.join(TOP, "tests", "service.py"),
-                           "--port", port], stdout=subprocess.PIPE) as service:
+                           "--port", "0"], stdout=subprocess.PIPE) as service:
         lines = [service.stdout.readline().decode().strip() for _ in shown[1:]]
         service.kill()
+    port = re.search(":([0-9]+)/", lines[0]).group(1)
     assert lines == [line.replace("8000", port) for line in shown[1:]]
 
 
@@ -193,7 +186,7 @@ sys.modules.pop("{0}", None)
 sys.meta_path.insert(0, Hide())
 """
 PROVOKED = {
-    "Connection refused": lambda: said("--url", f"http://127.0.0.1:{dead_port()}/"),
+    "Connection refused": lambda: said("--url", DEAD),
     "Name or service not known": lambda: said("--url", "http://nobody.invalid/"),
     "timed out": lambda: peer_said(hang),
     "switched off on 2026-06-30": lambda: said(),
@@ -205,7 +198,7 @@ PROVOKED = {
     "redirect to": lambda: peer_said(answer(301, b"", "Location: http://x.example/")),
     "incomplete download": lambda: said(source=SOURCE[:20000].rpartition(b"\n\ndef")[0]),
     "refused at try N": lambda: peer_said(answer(403)),
-    "gave up at try N": lambda: said("--url", f"http://127.0.0.1:{dead_port()}/"),
+    "gave up at try N": lambda: said("--url", DEAD),
     "no TLS": lambda: peer_said(speak_http, "https"),
 }
 PROVOKED["Temporary failure in name resolution"] = PROVOKED["Name or service not known"]

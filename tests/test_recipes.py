@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-from conftest import SCRIPT, SOURCE, Peer, answer, slow
-from test_readme import BLOCKS, CHECKSUM, README, SHELL, adapted, block, dead_port, hang, needs
+from conftest import DEAD, DEAD_PORT, SCRIPT, SOURCE, Peer, answer, slow
+from test_readme import BLOCKS, CHECKSUM, README, SHELL, adapted, block, hang, needs
 from test_script import GOOD, path
 
 # What may be wrong, and no recipe may fail for: answers of the file server.
@@ -130,7 +130,7 @@ def test_what_a_step_waits_for_a_dead_service(fault, tmp_path, platform):
                                      "a step ([0-9]+)", README).groups())
     with Peer(GOOD) as files, Peer(hang) as peer:
         text = adapted(block("yaml"), platform, files, tmp_path)
-        port = peer.port if fault == "hangs" else dead_port()
+        port = peer.port if fault == "hangs" else DEAD_PORT
         text = text.replace(platform.metadata_url, f"http://127.0.0.1:{port}/metadata")
         script = yaml_of(text)["write_files"][0]["content"]
         begun = time.monotonic()
@@ -259,7 +259,7 @@ def any_in_group(group):
 @pytest.mark.parametrize("fault", ["refuses", "hangs"])
 def test_the_preseed_goes_on_without_a_service(fault, tmp_path, platform):
     with Peer(hang) as peer:
-        url = peer.url if fault == "hangs" else f"http://127.0.0.1:{dead_port()}/"
+        url = peer.url if fault == "hangs" else DEAD
         for name in ("early_command", "late_command"):
             command = preseeded(name, platform, tmp_path).replace(platform.metadata_url, url)
             begun = time.monotonic()
@@ -397,7 +397,7 @@ def test_the_playbook_reports_and_keeps_its_status(service, task, status, tmp_pa
     text = adapted(block("ansible"), platform, Peer(b""), tmp_path)
     text = text.replace('command: "true"', f'command: "{task}"')
     if service:
-        text = text.replace(platform.metadata_url, f"http://127.0.0.1:{dead_port()}/")
+        text = text.replace(platform.metadata_url, DEAD)
         text = text.replace("--deadline 20", "--deadline 0.2")
     (tmp_path / "playbook.yaml").write_text(text)
     ended = subprocess.run(

@@ -13,12 +13,11 @@ import threading
 import time
 
 import pytest
-from conftest import ACCEPTED, NEWEST, OLDEST, SCRIPT, SOURCE, TOP, Peer, answer, run
+from conftest import ACCEPTED, DEAD, NEWEST, OLDEST, SCRIPT, SOURCE, TOP, Peer, answer, run
 from test_delivery import NO_THREAD, part, wait_for
 
 import userstate
 
-DEAD = "http://127.0.0.1:9/events"  # nobody listens
 EVENT_LOGGED = [("running", "m"), ("succeeded", "m: done after 0 s")]
 
 
@@ -356,7 +355,7 @@ def test_only_a_second_signal_ends_the_last_report(number):
                 process.wait(0.3)
             begun = time.monotonic()
             process.send_signal(number)
-            assert process.wait(10) == 3 and time.monotonic() - begun < 1
+            assert process.wait(10) == 3 and time.monotonic() - begun < 5
 
 
 def test_heartbeats_tell_how_long_and_stop_at_the_end():

@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import SOURCE, Peer, answer, slow
-from test_readme import HIDE, README, SHELL, adapted, block, dead_port, hang, needs
+from conftest import DEAD, DEAD_PORT, SOURCE, Peer, answer, slow
+from test_readme import HIDE, README, SHELL, adapted, block, hang, needs
 
 SHELLS = {"bash": ["bash"], "dash": ["dash"], "ash": ["busybox", "ash"], "ksh": ["ksh"],
           "zsh": ["zsh"], "mksh": ["mksh"]}
@@ -129,7 +129,7 @@ def test_the_steps_run_without_reports(shell, cause, tmp_path, platform):
                  **{} if python == "" else {"python": python})
     with Peer(script or b"") as files:
         files = files if script else Peer(b"")
-        files.port = files.port if script else dead_port()
+        files.port = files.port if script else DEAD_PORT
         text = hurried(adapted(SHELL["script"], platform, files, tmp_path))
         if cause == "an address without http":
             text = text.replace(platform.metadata_url, "metadata.example.com/metadata")
@@ -189,7 +189,7 @@ def test_the_python_of_red_hat_will_do(tmp_path, platform):
 def test_a_dead_service_changes_no_status(shell, tmp_path, platform):
     with Peer(GOOD) as files:
         text = hurried(adapted(SHELL["script"], platform, files, tmp_path))
-        text = text.replace(platform.metadata_url, f"http://127.0.0.1:{dead_port()}/metadata")
+        text = text.replace(platform.metadata_url, DEAD)
         status, err = run_script(text, shell, tmp_path)
         assert status == 100 and b"Connection refused" in err
         text = text.replace("exit 100", "true")
@@ -239,7 +239,7 @@ def test_what_a_dead_service_costs(tmp_path, platform):
     event, step = WAITS["metadata service"]
     with Peer(GOOD) as files, Peer(hang) as peer:
         text = adapted(SHELL["script"], platform, files, tmp_path)
-        ports = {"hangs": peer.port, "refuses": dead_port()}
+        ports = {"hangs": peer.port, "refuses": DEAD_PORT}
         texts = {name: text.replace(platform.metadata_url, f"http://127.0.0.1:{port}/metadata")
                  for name, port in ports.items()}
         ended = timed(texts, tmp_path, dict.fromkeys(texts, "curl"))
@@ -254,7 +254,7 @@ def test_what_a_dead_file_server_costs(fault, tmp_path, platform):
     with Peer(hang if fault == "hangs" else answer(404)) as files:
         text = adapted(SHELL["script"], platform, files, tmp_path)
         if fault == "refuses":
-            text = text.replace(f":{files.port}/", f":{dead_port()}/")
+            text = text.replace(f":{files.port}/", f":{DEAD_PORT}/")
         ended = timed(dict.fromkeys(FETCHERS, text), tmp_path, dict(zip(FETCHERS, FETCHERS)))
     for seconds, status, err in ended.values():
         assert status == 100 and WITHOUT in err
