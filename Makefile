@@ -11,7 +11,7 @@ serve:  ## the receiver, until Ctrl-C
 
 # All tests, in three processes at once, as most of the time they wait; their dots mix.
 # TESTS="-k pipe" for some; ORDER=7 shuffles them. SLOW=1 adds those that take minutes,
-# or make a Debian, as root.
+# a browser or cloud-init, or make a Debian, as root.
 FIRST = $(addprefix tests/test_,delivery.py hurt.py shape.py)
 DOCS = $(addprefix tests/test_,images.py readme.py recipes.py script.py)
 PYTEST = SLOW=$(SLOW) .venv/bin/python -m pytest -rs

@@ -10,7 +10,7 @@ import threading
 import urllib.request
 
 import pytest
-from conftest import Platform, get
+from conftest import Platform, get, slow
 
 import service
 
@@ -21,6 +21,7 @@ ARGUMENTS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-ru
              "--disable-dev-shm-usage").split()
 WIDE, NARROW = 1200, 400  # pixels
 HEIGHT = 800
+pytestmark = slow
 
 
 class Browser:

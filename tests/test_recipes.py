@@ -67,6 +67,7 @@ def carried(folder, platform):
                                   stdout=subprocess.PIPE).stdout
 
 
+@slow
 def test_cloud_init_takes_the_config(tmp_path):
     (tmp_path / "config").write_text(block("yaml"))
     check("cloud-init", "schema", "--config-file", str(tmp_path / "config"))
@@ -87,6 +88,11 @@ def test_the_config_that_carries_the_program_fits_and_works(tmp_path, platform):
     assert len(config) + 2048 <= 16384
     assert program.split(b"\n")[0] == SOURCE.split(b"\n")[0]
     assert statements(program) == statements(SOURCE)
+
+
+@slow
+def test_cloud_init_takes_the_config_that_carries_the_program(tmp_path, platform):
+    carried(tmp_path, platform)
     check("cloud-init", "schema", "--config-file", str(tmp_path / "user-data"))
 
 
@@ -273,6 +279,7 @@ def test_the_preseed_goes_on_without_a_service(fault, tmp_path, platform):
 
 # autoinstall
 
+@slow
 def test_cloud_init_takes_the_autoinstall(tmp_path):
     assert block("autoinstall").startswith("#cloud-config\n")
     (tmp_path / "config").write_text(block("autoinstall"))
