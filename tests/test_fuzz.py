@@ -180,8 +180,8 @@ def one_call(way, seed, wrap, used, threads):
         return f"took {took:.2f} s of {deadline}"
     if later:
         return f"{later} may still arrive"
-    if way is step and any("; gave up" in line or "; refused" in line for line in lines):
-        outcome = lines[-1]
+    if way is step and lines and re.search("; (gave up|refused) at", lines[-1]):
+        outcome = lines[-1]  # of the end, or of a report before an end that was accepted
     if outcome is None and not (verdicts and verdicts[max(verdicts)]):
         return f"success, but {verdicts}"
     if used & set(keys):
