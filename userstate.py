@@ -23,7 +23,8 @@ def _leave(kind=Exception, error="incomplete download", trace=None):
         import select
         hint = f"; {PACKAGES}" if issubclass(kind, ImportError) else ""
         if select.select([], [2], [], 0)[1]:  # or it would block
-            os.write(2, f"userstate: {str(error) or 'interrupted'}{hint}\n".encode())
+            name = {KeyboardInterrupt: "interrupted"}.get(kind, kind.__name__)
+            os.write(2, f"userstate: {str(error) or name}{hint}\n".encode())
         if kind is KeyboardInterrupt:
             _end(-2)
     finally:
@@ -77,7 +78,7 @@ MOMENT = 0.25  # seconds within which a signal that comes twice is one
 # (1, 0): close() resets, until there is an answer; (0, 0): it sends what is queued.
 LINGER = socket.SOL_SOCKET, socket.SO_LINGER
 METADATA_MOST, REFUSAL_MOST, LOG_MOST = 1 << 20, 1 << 16, 1 << 16  # bytes to read
-NEVER, FEW, ALWAYS = 0, 3, float("inf")  # more tries, by fault; the last also: no limit
+NEVER, FEW, ALWAYS = 0, 3, float("inf")  # more tries, by fault; ALWAYS also: no limit
 
 class UserStateError(Exception):
     """Base of the errors; their text is one line of printable ASCII."""
@@ -135,7 +136,7 @@ def user_state_url(**options):
     return _Delivery(**options).user_state_url()
 
 def post_event(event, url, **options):
-    """Post event, a dict of build_event, to url, a str; the rest as of the above."""
+    """Post event, a dict, to url, a str; RefusedError if it is none; else as above."""
     _Delivery(**options).post(event, url)
 
 def _check(name, value, valid, must):
@@ -217,7 +218,7 @@ class _Delivery:
         return _checked(url)
 
     def persist(self, method, urls, read, *content):
-        """Return what read makes of an answer; few and the pauses are of all urls."""
+        """Return what read makes of an answer; all urls share the tries and pauses."""
         urls, begun, tries, few, last = list(urls), self.clock(), 0, FEW, False
         while True:
             url, tries = urls.pop(0), tries + 1
@@ -543,7 +544,7 @@ class step:
             what = f": running for {self.took()}"
             self.report("running", what, deadline=self.every, **limits)
 
-    def pause(self, seconds):  # between two tries; one before the end ends with it
+    def pause(self, seconds):  # between two tries; one begun before end() ends with it
         if self.bound == ALWAYS:
             _wait(self.told_end, seconds)
         else:
@@ -576,7 +577,7 @@ def _run(report, command, log):
     """Run command; return its status, -N after signal N; log: a descriptor or None."""
     with _Signals() as signals:
         try:
-            begun = 0 if log is None else os.fstat(log).st_size
+            size = 0 if log is None else os.fstat(log).st_size
             child = _start_command(command, log, signals.restore_in_child)
         except (OSError, ValueError) as error:  # ValueError: a NUL
             status = 127 if isinstance(error, FileNotFoundError) else 126
@@ -588,7 +589,7 @@ def _run(report, command, log):
             status = signals.pass_on_to(child)
             what = f"{_ending(status)} after {report.took()}"
             if status and log is not None:
-                what += _last_line(log, begun)
+                what += _last_line(log, size)
         try:
             signals.listen()
             report.end(status == 0, what)
@@ -620,10 +621,10 @@ def _start_command(command, log, prepare):
             raise
     return start(["/bin/sh", path, *command[1:]])  # no #!: as execvp(3) does
 
-def _last_line(log, begun):
+def _last_line(log, size):
     text = b""
     with suppress(OSError):  # no regular file
-        text = os.pread(log, LOG_MOST, max(begun, os.fstat(log).st_size - LOG_MOST))
+        text = os.pread(log, LOG_MOST, max(size, os.fstat(log).st_size - LOG_MOST))
     text = re.sub("\x1b\\[[0-?]*[ -/]*[@-~]", "", text.decode("utf-8", "replace"))
     text = "".join(c if c.isprintable() else "\n" if c in "\r\n" else " " for c in text)
     lines = text.strip().split("\n")
@@ -642,7 +643,7 @@ class _Signals:
         self.handlers[signal.SIGCHLD] = now[signal.SIGCHLD] or signal.SIG_DFL
         self.last, self.last_at, self.counted = None, 0.0, 0
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.handlers)
-        for number in self.handlers:  # SIGCHLD: ignored, it would hide the status
+        for number in self.handlers:  # if SIGCHLD is ignored, there is no status
             signal.signal(number, signal.SIG_DFL)
         return self
 
@@ -657,11 +658,11 @@ class _Signals:
             if got is not None and got.si_signo != signal.SIGCHLD:
                 self.last, self.last_at = got.si_signo, time.monotonic()
                 # A terminal, that is the kernel, tells these to the whole group.
-                told = (got.si_signo in {signal.SIGINT, signal.SIGQUIT} - not_told
-                        and got.si_code > 0 and os.getpgid(child.pid) == os.getpgrp())
+                has_it = (got.si_signo in {signal.SIGINT, signal.SIGQUIT} - not_told
+                          and got.si_code > 0 and os.getpgid(child.pid) == os.getpgrp())
                 not_told.discard(got.si_signo)
                 with suppress(OSError):  # it has become another user's
-                    if not told:
+                    if not has_it:
                         child.send_signal(got.si_signo)
         return child.returncode
 

@@ -324,11 +324,21 @@ def test_an_odd_retry_after_does_not_hide_a_refusal(said):
             post(peer, said)
 
 
-def test_gives_up_now_if_retry_after_ends_behind_the_deadline(said):
-    with Peer(answer(503, b"", "Retry-After: 25")) as peer:
+@pytest.mark.parametrize("seconds", [20, 25])
+def test_gives_up_now_if_retry_after_ends_at_or_behind_the_deadline(seconds, said):
+    with Peer(answer(503, b"", f"Retry-After: {seconds}")) as peer:
         with pytest.raises(userstate.DeadlineError, match="gave up at try 1"):
             post(peer, said, deadline=20)
         assert said.time.pauses == []
+
+
+@pytest.mark.parametrize("deadline, pauses", [(0.8, [0.4]), (6, [1, 2, 2])])
+def test_the_last_try_has_half_of_what_is_left_or_a_second(deadline, pauses, said, monkeypatch):
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    with Peer(answer(503)) as peer:
+        with pytest.raises(userstate.DeadlineError):
+            post(peer, said, deadline=deadline)
+        assert said.time.pauses == pytest.approx(pauses)
 
 
 def test_retry_after_dates_of_all_kinds_are_harmless(said):

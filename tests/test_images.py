@@ -70,6 +70,25 @@ for name in [name for name in sys.modules if name.split(".")[0] == "{module}"]:
         assert word in err
 
 
+@pytest.mark.parametrize("error, line", [
+    ("MemoryError()", b"userstate: MemoryError\n"),
+    ("OSError(5, 'EIO')", b"userstate: [Errno 5] EIO\n"),
+    ("KeyboardInterrupt()", b"userstate: interrupted\n")])
+def test_a_module_that_cannot_be_read_is_told_of_in_one_line(error, line, edge_python):
+    fail = f"""
+import sys
+class Fail:
+    def find_spec(self, name, path=None, target=None):
+        if name == "getopt":
+            raise {error}
+sys.modules.pop("getopt", None)
+sys.meta_path.insert(0, Fail())
+"""
+    ended = subprocess.run([edge_python, "-S", "-c", fail + SOURCE.decode(), "running",
+                            "1000", "x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (-2 if "Key" in error else 1, line)
+
+
 def end_of_guard():
     start = re.search(rb"^if __name__ ==.*$", SOURCE, re.M).end()
     return start + re.search(rb"\n(?=\S)", SOURCE[start:]).end()
