@@ -1,4 +1,4 @@
-# Nothing but Python 3 and make; PYTHON=python3.8 takes another one.
+# Nothing but Python 3 and make, and for the tests pip; PYTHON=python3.8 takes another one.
 PYTHON = python3
 
 .PHONY: demo serve test venv test-first test-docs test-rest bench clean
@@ -32,10 +32,12 @@ test-docs:
 test-rest:
 	@$(PYTEST) $(filter-out $(FIRST) $(DOCS),$(wildcard tests/test_*.py))
 
-# The virtual environment is made anew when its Python is gone, or is another version.
-VERSION = import sys; print(*sys.version_info[:2])
+# The virtual environment is made anew when its Python is gone, or another one; by one make
+# at a time, where there is a flock.
+WHICH = import sys; print(sys.base_prefix, *sys.version_info[:2])
 venv:
-	@[ "$$(.venv/bin/python -c '$(VERSION)' 2> /dev/null)" = "$$($(PYTHON) -c '$(VERSION)')" ] && \
+	@exec 9< Makefile; ! command -v flock > /dev/null || flock 9; \
+	[ "$$(.venv/bin/python -c '$(WHICH)' 2> /dev/null)" = "$$($(PYTHON) -c '$(WHICH)')" ] && \
 	.venv/bin/python -c 'import pytest' 2> /dev/null || { rm -rf .venv && \
 	$(PYTHON) -m venv .venv && \
 	.venv/bin/python -m pip --quiet --disable-pip-version-check install pytest; }
