@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -25,12 +26,13 @@ sys.path[:0] = [TOP, HERE]
 sys.dont_write_bytecode = True
 # What the tests inherit does not matter: variables, a HOME, how they were started.
 for name in list(os.environ):
-    if name.startswith(("USERSTATE_", "SSL_CERT", "LC_", "PYTHON")) or name == "LANG":
+    if name.startswith(("USERSTATE_", "SSL_CERT", "OPENSSL_", "GIT_", "LC_", "PYTHON", "LANG")):
         del os.environ[name]
 os.environ.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
 os.environ.setdefault("HOME", "/")
-for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1):
-    if signal.getsignal(number) == signal.SIG_IGN:
+for number in range(1, signal.NSIG):
+    ours = number in (signal.SIGPIPE, signal.SIGXFSZ)  # Python itself ignores them
+    if signal.getsignal(number) == signal.SIG_IGN and not ours:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT
                       else signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -46,8 +48,10 @@ def find_pythons():
     """Return the interpreters from 3.6 on that are installed, by version, oldest first."""
     found = {}
     names = [sys.executable, *(shutil.which(f"python3.{n}") or "" for n in range(6, 30)),
-             "/usr/bin/python3",
-             *glob.glob(f"{pwd.getpwuid(os.getuid()).pw_dir}/.pyenv/versions/3.*/bin/python3")]
+             "/usr/bin/python3"]
+    with suppress(KeyError):  # a user without an entry
+        home = pwd.getpwuid(os.getuid()).pw_dir
+        names += glob.glob(f"{home}/.pyenv/versions/3.*/bin/python3")
     for name in filter(os.path.exists, names):
         run = subprocess.run([name, "-c", "import sys; print(*sys.version_info[:2])"],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -64,10 +68,18 @@ def pytest_collection_modifyitems(items):
 
 
 slow = pytest.mark.skipif(not os.environ.get("SLOW"), reason="slow: make test SLOW=1")
+def needs(*tools):
+    """Skip the test if one of the tools is not installed."""
+    for tool in tools:
+        if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin"):
+            pytest.skip(f"{tool} is not installed")
+
+
 PYTHONS = find_pythons()
-TOOLS = ["ansible", "bash", "busybox", "cc", "chromium", "clickhouse-server", "cloud-init",
-         "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh", "mksh",
-         "openssl", "shellcheck", "sqlite3", "systemd-analyze", "wget", "zsh"]
+TOOLS = ["ansible", "bash", "busybox", "cc", "chromedriver", "chromium", "clickhouse-server",
+         "cloud-init", "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh",
+         "mksh", "openssl", "setpriv", "shellcheck", "sqlite3", "systemd-analyze", "timeout",
+         "unshare", "wget", "zsh"]
 FUZZ_SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
 
 
@@ -79,8 +91,13 @@ def pytest_report_header():
     return [f"interpreters: {', '.join(PYTHONS)}", f"tools: {', '.join(found)}",
             f"not installed: {', '.join(missing) or 'none of the tools'}",
             f"root: {'yes' if os.getuid() == 0 else 'no'}",
-            f"order: {os.environ.get('ORDER') or 'as written; ORDER=N shuffles it'}",
-            f"seed of test_fuzz.py: FUZZ_SEED={FUZZ_SEED}"]
+            f"order: {os.environ.get('ORDER') or 'as written; ORDER=N shuffles it'}"]
+
+
+def pytest_report_collectionfinish(items):
+    if any("test_fuzz.py" in item.nodeid for item in items):
+        return f"seed of test_fuzz.py: FUZZ_SEED={FUZZ_SEED}"
+    return []
 
 
 OLDEST, NEWEST = list(PYTHONS.values())[0], list(PYTHONS.values())[-1]
@@ -225,7 +242,10 @@ class Peer:
         head, _, body = request.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: (\d+)", head)
         while length and len(body) < int(length.group(1)):
-            body += connection.recv(65536)
+            part = connection.recv(65536)
+            if not part:
+                raise OSError("the client went away")
+            body += part
         self.requests.append(head + b"\r\n\r\n" + body)
         return self.requests[-1]
 
@@ -393,8 +413,12 @@ def authority(tmp_path_factory):
     return folder
 
 
-def tls_peer(authority, name, *scripts):
+def server_side(authority, name):
+    """Return a wrap of a Peer that shows the certificate of this name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(str(authority / name))
-    return Peer(*scripts or (ACCEPTED,),
-                wrap=lambda connection: context.wrap_socket(connection, server_side=True))
+    return lambda connection: context.wrap_socket(connection, server_side=True)
+
+
+def tls_peer(authority, name, *scripts):
+    return Peer(*scripts or (ACCEPTED,), wrap=server_side(authority, name))

@@ -4,13 +4,12 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 
 import pytest
 from conftest import (ACCEPTED, DEAD, PYTHONS, SCRIPT, SOURCE, TOP, Peer, answer, document,
-                      tls_peer)
+                      needs, tls_peer)
 
 import userstate
 
@@ -46,12 +45,6 @@ def adapted(text, platform, files, folder):
     for old, new in pairs.items():
         text = text.replace(old, new)
     return text
-
-
-def needs(*tools):
-    for tool in tools:
-        if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin"):
-            pytest.skip(f"{tool} is not installed")
 
 
 def test_each_block_has_its_test():

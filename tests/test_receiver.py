@@ -10,7 +10,7 @@ import threading
 import urllib.request
 
 import pytest
-from conftest import HERE, TOP, Platform
+from conftest import HERE, TOP, Platform, needs
 from test_delivery import wait_for
 
 with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
@@ -22,12 +22,6 @@ def block(kind, word):
     """Return the one block of this kind that has word in it."""
     found, = [text for name, text in BLOCKS if name == kind and word in text]
     return found
-
-
-def needs(*names):
-    for name in names:
-        if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin"):
-            pytest.skip(f"{name} is not installed")
 
 
 def shell(script, **env):

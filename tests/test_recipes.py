@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-from conftest import DEAD, DEAD_PORT, SCRIPT, SOURCE, Peer, answer, slow
-from test_readme import BLOCKS, CHECKSUM, README, SHELL, adapted, block, hang, needs
+from conftest import DEAD, DEAD_PORT, SCRIPT, SOURCE, Peer, answer, needs, slow
+from test_readme import BLOCKS, CHECKSUM, README, SHELL, adapted, block, hang
 from test_script import GOOD, path
 
 # What may be wrong, and no recipe may fail for: answers of the file server.

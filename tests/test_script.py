@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import DEAD, DEAD_PORT, SOURCE, Peer, answer, slow
-from test_readme import HIDE, README, SHELL, adapted, block, hang, needs
+from conftest import DEAD, DEAD_PORT, SOURCE, Peer, answer, needs, slow
+from test_readme import HIDE, README, SHELL, adapted, block, hang
 
 SHELLS = {"bash": ["bash"], "dash": ["dash"], "ash": ["busybox", "ash"], "ksh": ["ksh"],
           "zsh": ["zsh"], "mksh": ["mksh"]}

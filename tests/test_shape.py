@@ -67,7 +67,8 @@ def test_public_names_are_documented(name):
     assert getattr(userstate, name).__doc__
 
 
-# Run by the bytes that are cut: each of them that compiles, in a process of its own.
+# Run by the bytes that are cut: each of them that compiles, in a process of its own, which
+# leaves the loop to run it.
 EVERY_CUT = r"""
 import os, sys
 source, silent = sys.stdin.buffer.read(), []
@@ -86,7 +87,7 @@ for end in range(len(source) + 1):
         break
     os.close(writer)
     with open(reader, "rb") as said:
-        if os.waitpid(child, 0)[1] == len(said.read()):
+        if os.waitpid(child, 0)[1] == 0 and not said.read():
             silent.append(end)
 else:
     print(*silent)
@@ -97,7 +98,7 @@ exec(code, {"__name__": "__main__"})
 
 @pytest.mark.parametrize("how", [[], ["-I"]], ids=["", "isolated"])
 def test_few_cuts_of_the_file_run_to_a_silent_end(how):
-    """All lie before the end of the guard, and are as many as in version 1.0: 65."""
+    """All lie before the end of the guard, and are no more than the 65 of version 1.0."""
     end = end_of_guard()
     assert b"atexit.register(" in SOURCE[:end] and b"sys.excepthook = " in SOURCE[:end]
     ended = subprocess.run([sys.executable, *how, "-c", EVERY_CUT, "running", "1000", "x"],
