@@ -106,6 +106,17 @@ def test_invalid_is_one_line_and_status_2_and_nothing_is_sent(name, capsys):
     assert re.search(pattern, err)
 
 
+@pytest.mark.parametrize("words, line", {
+    ("running", "1000"): "operands 2: must be STATE CODE MESSAGE, the MESSAGE quoted and options "
+                         "before them; see --help",
+    ("run", "1000", "x"): "operands 2: must be CODE MESSAGE COMMAND; see --help",
+    ("--nope",): "option --nope not recognized; see --help",
+}.items(), ids=str)
+def test_what_is_missing_is_said_in_full(words, line, capsys):
+    assert userstate.main(words) == 2
+    assert capsys.readouterr().err == f"userstate: {line}\n"
+
+
 @pytest.mark.parametrize("variable, value", [
     ("URL", "ftp://h/"), ("METADATA_URL", "http://h/ nonsense"), ("TIMEOUT", "x"),
     ("DEADLINE", "-1")])

@@ -161,6 +161,15 @@ def test_stderr_that_blocks_loses_lines_and_nothing_else(stream, name):
         assert time.monotonic() - begun < 5 and len(peer.events) >= events
 
 
+def test_no_line_waits_for_a_stderr_that_blocks(monkeypatch):
+    with full_pipe() as stderr, open(stderr, "w", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        begun = time.monotonic()
+        for _ in range(10):
+            assert userstate.main(["--nope", *EVENT]) == 2
+        assert time.monotonic() - begun < 5
+
+
 @pytest.mark.parametrize("stream", ["full pipe", "stopped terminal"])
 def test_ctrl_c_and_half_a_download_end_with_a_stderr_that_blocks(stream, edge_python):
     with Peer(part(b"")) as peer, BLOCKED[stream]() as stderr:
