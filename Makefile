@@ -37,7 +37,8 @@ test-rest:
 WHICH = import sys; print(sys.base_prefix, *sys.version_info[:2])
 venv:
 	@exec 9< Makefile; ! command -v flock > /dev/null || flock 9; \
-	[ "$$(.venv/bin/python -c '$(WHICH)' 2> /dev/null)" = "$$($(PYTHON) -c '$(WHICH)')" ] && \
+	wanted=$$($(PYTHON) -c '$(WHICH)') || exit; \
+	[ "$$(.venv/bin/python -c '$(WHICH)' 2> /dev/null)" = "$$wanted" ] && \
 	.venv/bin/python -c 'import pytest' 2> /dev/null || { rm -rf .venv && \
 	$(PYTHON) -m venv .venv && \
 	.venv/bin/python -m pip --quiet --disable-pip-version-check install pytest; }
