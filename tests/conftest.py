@@ -53,11 +53,12 @@ def find_pythons():
         home = pwd.getpwuid(os.getuid()).pw_dir
         names += glob.glob(f"{home}/.pyenv/versions/3.*/bin/python3")
     for name in filter(os.path.exists, names):
-        run = subprocess.run([name, "-c", "import sys; print(*sys.version_info[:2])"],
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        version = tuple(map(int, run.stdout.split()))
-        if version >= (3, 6):
-            found.setdefault(version, name)
+        with suppress(OSError):  # that it is there does not mean that it works
+            run = subprocess.run([name, "-c", "import sys; print(*sys.version_info[:2])"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            version = tuple(map(int, run.stdout.split()))
+            if version >= (3, 6):
+                found.setdefault(version, name)
     return {"{}.{}".format(*version): found[version] for version in sorted(found)}
 
 
@@ -78,7 +79,7 @@ def needs(*tools):
 PYTHONS = find_pythons()
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromedriver", "chromium", "clickhouse-server",
          "cloud-init", "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh",
-         "mksh", "openssl", "setpriv", "shellcheck", "sqlite3", "systemd-analyze", "timeout",
+         "mksh", "openssl", "python3", "setpriv", "shellcheck", "sqlite3", "systemd-analyze", "timeout",
          "unshare", "wget", "zsh"]
 FUZZ_SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
 
