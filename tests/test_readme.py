@@ -91,6 +91,7 @@ def test_curl_finds_the_address_in_a_document_of_one_line(tmp_path):
 
 
 def test_the_address_is_asked_for_once(tmp_path, platform):
+    needs("python3")
     text = "\nunset USERSTATE_METADATA_URL; python3 userstate.py running 1000 x"
     assert pasted("once", platform, tmp_path, text).returncode == 0
     assert platform.shown() == [("user.1000", "running", "x")]
@@ -146,6 +147,17 @@ def test_the_tables_name_every_option_variable_status_and_default():
     for status in (0, 1, 2, 75, 130):
         assert re.search(rf"^\| {status} \|", README, re.M)
     assert "2026-06-30" in README
+
+
+def test_the_numbers_are_those_of_the_program():
+    pauses = ", ".join(map(str, userstate.PAUSES))
+    for words in (f"| `--timeout SECONDS` | `USERSTATE_TIMEOUT` | {userstate.TIMEOUT} |",
+                  f"| `--deadline SECONDS` | `USERSTATE_DEADLINE` | {userstate.DEADLINE} |",
+                  f"after pauses of {pauses}, 15 ... seconds",
+                  f"makes a pause longer, up to {userstate.RETRY_AFTER_MOST} seconds"):
+        assert words in README
+    assert f"of one try, {userstate.TIMEOUT};" in userstate.USAGE
+    assert f"of one report, {userstate.DEADLINE}\n" in userstate.USAGE
 
 
 def test_the_readme_names_a_python_that_is_tested():
