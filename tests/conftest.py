@@ -6,6 +6,7 @@ import os
 import pwd
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -31,11 +32,12 @@ for name in list(os.environ):
 os.environ.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
 os.environ.setdefault("HOME", "/")
 for number in range(1, signal.NSIG):
-    ours = number in (signal.SIGPIPE, signal.SIGXFSZ)  # Python itself ignores them
-    if signal.getsignal(number) == signal.SIG_IGN and not ours:
+    by_python = number in (signal.SIGPIPE, signal.SIGXFSZ)
+    if signal.getsignal(number) == signal.SIG_IGN and not by_python:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT
                       else signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_SETMASK, set())
+resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 import userstate  # noqa: E402
 from service import Service  # noqa: E402
