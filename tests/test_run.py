@@ -46,6 +46,14 @@ def test_the_status_is_the_commands_and_both_events_go_out(command, status, what
         ("user.1010", "failed" if status else "succeeded", f"m: {what} after 0 s")]
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_main_returns_the_status_of_a_shell_for_a_signal(number):
+    words = "run", "1010", "m", "sh", "-c", f"kill -{int(number)} $$"
+    with Peer(ACCEPTED) as peer:
+        assert userstate.main(["--url", peer.url, *words]) == 128 + number
+        assert said(peer)[-1] == ("failed", f"m: killed by {number.name} after 0 s")
+
+
 def test_every_python_runs_a_command_from_a_pipe(python, platform):
     assert run("run", "1010", "m", "true", how="pipe", env=platform.env,
                python=python) == (0, "", "")

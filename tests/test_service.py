@@ -291,6 +291,14 @@ def test_goes_on_serving_after_a_bad_length(platform, name):
     assert ask(platform, "POST", "/events", b"{}") == (200, b"")
 
 
+def test_takes_a_body_of_4_mib(platform):
+    empty = json.dumps(state("running", 1000, ""))
+    body = json.dumps(state("running", 1000, "x" * (4 * 2**20 - len(empty)))).encode()
+    assert len(body) == 4 * 2**20
+    assert ask(platform, "POST", "/events", body) == (200, b"")
+    assert len(platform.shown()[0][2]) == 4 * 2**20 - len(empty)
+
+
 def test_a_body_that_nobody_asked_for_is_not_the_next_request(platform):
     connection = http.client.HTTPConnection(*platform.server_address)
     for _ in range(2):
