@@ -377,6 +377,9 @@ authorityKeyIdentifier = keyid
 [other]
 authorityKeyIdentifier = keyid
 subjectAltName = DNS:other.example
+[zoned]
+authorityKeyIdentifier = keyid
+subjectAltName = IP:fe80::1
 [named]
 authorityKeyIdentifier = keyid
 subjectAltName = DNS:good.example
@@ -384,6 +387,7 @@ subjectAltName = DNS:good.example
 DATES = {"good": ("20200101000000Z", "20450101000000Z", "host"),
          "other": ("20200101000000Z", "20450101000000Z", "other"),
          "named": ("20200101000000Z", "20450101000000Z", "named"),
+         "zoned": ("20200101000000Z", "20450101000000Z", "zoned"),
          "expired": ("20200101000000Z", "20210101000000Z", "host"),
          "future": ("20440101000000Z", "20450101000000Z", "host")}
 

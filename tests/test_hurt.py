@@ -858,6 +858,15 @@ socket.getaddrinfo = getaddrinfo
         assert re.search(rb"\r\nHost: \[fe80::1\](:80)?\r\n", peer.requests[0])
 
 
+@pytest.mark.parametrize("percent", ["%25", "%"])
+def test_a_certificate_is_of_an_address_without_its_zone(percent, authority, edge_python):
+    with tls_peer(authority, "zoned") as peer:
+        done = finish("--deadline=2", *EVENT, url=f"https://[fe80::1{percent}eth0]/",
+                      before=found(peer.port), python=edge_python,
+                      env={"SSL_CERT_FILE": str(authority / "ca.pem")})
+        assert done == (0, "", "") and len(peer.events) == 1
+
+
 @pytest.mark.parametrize("name", ["good.example", "good.example.", "GOOD.example."])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_name_that_ends_in_a_dot_is_the_same_name(scheme, name, authority, edge_python):
