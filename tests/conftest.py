@@ -103,6 +103,18 @@ def pytest_report_collectionfinish(items):
     return []
 
 
+@pytest.fixture(autouse=True)
+def no_test_hangs():
+    """End a test that waits for ever, as a fault in the program may make it do."""
+    def give_up(number, frame):
+        raise TimeoutError("the test does not end")
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(1200 if os.environ.get("SLOW") else 300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 OLDEST, NEWEST = list(PYTHONS.values())[0], list(PYTHONS.values())[-1]
 
 

@@ -422,6 +422,14 @@ def test_goes_on_serving_after_a_bad_length(platform, name):
     assert ask(platform, "POST", "/events", b"{}") == (200, b"")
 
 
+def test_a_body_that_is_cut_is_no_event_although_it_is_json(platform):
+    with socket.create_connection(platform.server_address, timeout=10) as bad:
+        bad.sendall(b'POST /events HTTP/1.1\r\nContent-Length: 99\r\n\r\n{"code": 1}')
+        bad.shutdown(socket.SHUT_WR)
+        assert bad.recv(100) == b""
+    assert platform.shown() == []
+
+
 def test_takes_a_body_of_4_mib(platform):
     empty = json.dumps(state("running", 1000, ""))
     body = json.dumps(state("running", 1000, "x" * (4 * 2**20 - len(empty)))).encode()
@@ -834,6 +842,15 @@ def test_lists_have_pages_as_the_api_had_them(platform):
             0 if path == "/devices" else 1]) == 10
         for query in ("page=0", "page=x", "per_page=1001", "per_page=", "page=-1"):
             assert ask(platform, "GET", f"{path}?{query}")[0] == 400
+
+
+def test_a_page_shows_the_beginning_of_an_odd_state(platform):
+    odd = "".join(map(chr, range(ord("A"), ord("A") + 26)))
+    platform.put("127.0.0.1", state(odd))
+    for path in ("/", "/devices/127.0.0.1"):
+        shown = get(platform.url + path).decode()
+        assert odd[:20] in shown and odd[:21] not in shown
+    assert read_json(platform, "/devices/127.0.0.1/events")["events"][0]["state"] == odd
 
 
 def test_pages_for_people_lead_to_the_rest(platform, monkeypatch):
