@@ -590,7 +590,8 @@ def test_a_step_may_be_used_again(caplog):
     with Peer(ACCEPTED) as peer:
         step = userstate.step(1010, "m", url=peer.url)
         for _ in range(3):
-            with step:
+            with step as entered:
+                assert entered is step
                 wait_for(lambda: len(peer.events) % 2)
         with pytest.raises(KeyError):
             with step:

@@ -152,6 +152,20 @@ def test_tls_faults_of_the_transport_are_tried_again(authority, said, monkeypatc
         assert len(peer.events) == 1 and len(said.time.pauses) == 3
 
 
+@pytest.mark.parametrize("reason", ["WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"])
+def test_what_each_openssl_says_of_http_is_told_in_the_same_way(reason, said, monkeypatch):
+    """The second is that of OpenSSL 3.2 and later; so the fault is made here."""
+    def wrap_socket(*words, **options):
+        error = ssl.SSLError(1, f"[SSL: {reason}]")
+        error.reason = reason
+        raise error
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap_socket)
+    with Peer(ACCEPTED) as peer:
+        line = rf"no TLS: {reason} \(is it http\?\); gave up"
+        with pytest.raises(userstate.DeadlineError, match=line):
+            userstate.post_event({}, peer.url.replace("http", "https"), **said.options)
+
+
 @pytest.mark.parametrize("drip", [b"", b"\x16\x03\x03"])
 def test_a_handshake_that_hangs_or_drips_is_closed_on_time(drip, said):
     def wrap(connection):
