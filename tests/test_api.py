@@ -39,16 +39,22 @@ def test_the_event_on_the_wire():
     with Peer(ACCEPTED) as peer:
         userstate.post_event(userstate.build_event("failed", 1042, "\u00fc"), peer.url)
     head, _, body = peer.requests[0].partition(b"\r\n\r\n")
-    assert head.startswith(b"POST /events HTTP/1.1\r\n")
-    assert b"Content-Type: application/json" in head
+    request, *headers = head.decode().split("\r\n")
+    assert request == "POST /events HTTP/1.1"
+    assert re.sub("[0-9a-f]{32}", "32 DIGITS", "\n".join(sorted(headers))) == (
+        f"Accept-Encoding: identity\nContent-Length: {len(body)}\n"
+        f'Content-Type: application/json\nHost: 127.0.0.1:{peer.port}\n'
+        'Idempotency-Key: "32 DIGITS"\nUser-Agent: userstate/2.0')
     assert body == b'{"state": "failed", "code": 1042, "message": "\\u00fc"}'
 
 
 def test_the_metadata_request_asks_for_no_vendor_type():
     with Peer(document(a=1)) as peer:
         assert userstate.fetch_metadata(metadata_url=peer.url)["a"] == 1
-    assert peer.requests[0].startswith(b"GET /events HTTP/1.1\r\n")
-    assert b"accept:" not in peer.requests[0].lower()
+    request, *headers = peer.requests[0].decode().strip().split("\r\n")
+    assert request == "GET /events HTTP/1.1"
+    assert sorted(headers) == ["Accept-Encoding: identity", f"Host: 127.0.0.1:{peer.port}",
+                               "User-Agent: userstate/2.0"]
 
 
 USABLE = {
