@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import string
 import subprocess
 import sys
 
@@ -115,6 +116,17 @@ def test_invalid_is_one_line_and_status_2_and_nothing_is_sent(name, capsys):
 def test_what_is_missing_is_said_in_full(words, line, capsys):
     assert userstate.main(words) == 2
     assert capsys.readouterr().err == f"userstate: {line}\n"
+
+
+@pytest.mark.parametrize("before, letters", [([], "hnv"), (["run"], "h")], ids=str)
+def test_no_other_letter_is_an_option(before, letters, capsys):
+    with Peer(ACCEPTED) as peer:
+        for letter in sorted(set(string.ascii_letters + string.digits) - set(letters)):
+            words = ["--url", peer.url, *before, "-" + letter, "running", "1000", "x"]
+            assert userstate.main(words) == 2
+            assert capsys.readouterr().err == (
+                f"userstate: option -{letter} not recognized; see --help\n")
+        assert peer.requests == []
 
 
 @pytest.mark.parametrize("variable, value", [
