@@ -108,14 +108,34 @@ def test_invalid_is_one_line_and_status_2_and_nothing_is_sent(name, capsys):
 
 
 @pytest.mark.parametrize("words, line", {
-    ("running", "1000"): "operands 2: must be STATE CODE MESSAGE, the MESSAGE quoted and options "
-                         "before them; see --help",
+    ("running", "1000"): "operands 2: must be STATE CODE MESSAGE, the MESSAGE quoted and "
+                         "options before them; see --help",
     ("run", "1000", "x"): "operands 2: must be CODE MESSAGE COMMAND; see --help",
     ("--nope",): "option --nope not recognized; see --help",
+    ("walking", "1000", "x"): "state 'walking': must be running, succeeded or failed",
+    ("running", "100", "x"): "code '100': must be an int, 1000 to 1099",
 }.items(), ids=str)
 def test_what_is_missing_is_said_in_full(words, line, capsys):
     assert userstate.main(words) == 2
     assert capsys.readouterr().err == f"userstate: {line}\n"
+
+
+HELP = """\
+usage: userstate [OPTIONS] STATE CODE MESSAGE
+       userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
+       userstate [OPTIONS] url
+STATE: running, succeeded, failed, or an exit status, 0 to 255; CODE: 1000 to 1099
+OPTIONS: -n, --dry-run: print the JSON only; -v, --verbose; -h, --help; --version;
+  --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for the address of events;
+  --url URL, or USERSTATE_URL: that address itself;
+  --timeout SECONDS, or USERSTATE_TIMEOUT: of one try, 10;
+  --deadline SECONDS, or USERSTATE_DEADLINE: of one report, 150
+status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted, or COMMAND's
+"""
+
+
+def test_help_is_this():
+    assert run("--help") == (0, HELP, "")
 
 
 @pytest.mark.parametrize("before, letters", [([], "hnv"), (["run"], "h")], ids=str)
