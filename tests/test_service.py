@@ -298,6 +298,13 @@ def test_the_document_says_what_the_real_one_says_of_a_machine():
     assert [leaf.split()[0] for leaf in six] == [leaf.split()[0] for leaf in four]
 
 
+def test_a_page_says_what_it_is_and_that_it_runs_nothing(platform):
+    with urllib.request.urlopen(platform.url) as reply:
+        assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert reply.headers["Content-Security-Policy"] == (
+            "default-src 'none'; frame-ancestors 'none'; style-src 'unsafe-inline'")
+
+
 def test_head_is_answered_without_a_body(platform):
     platform.put("127.0.0.1", {"state": "running", "code": 1000, "message": "m"})
     for path in ("/", "/devices", "/devices/127.0.0.1/events"):
@@ -955,7 +962,15 @@ def until(true):
     "since=0001-01-01T00:00:00%2B09:00", "since=2020-01-01T00:00:00%2B99:00"])
 def test_does_not_wait_for_what_it_does_not_understand(platform, query):
     status, body = ask(platform, "GET", "/devices/10.0.0.1/wait?" + query)
-    assert status == 400 and json.loads(body.decode())["errors"]
+    errors = {"code": "code: must be a number like 1099",
+              "timeout": "timeout: must be seconds, at most 86400",
+              "since": "since: must be a time like 2026-01-31T12:00:00Z"}
+    error = errors.get(query.partition("=")[0])
+    if "&" in query or "until" in query:
+        error = "there are code, timeout and since, each once"
+    elif "02-30" in query or "%2B" in query:
+        error = "since: there is no such time"
+    assert (status, json.loads(body.decode())) == (400, {"errors": [error]})
     assert ask(platform, "GET", "/devices/nobody/wait")[0] == 400
 
 
@@ -1233,7 +1248,7 @@ def test_clients_that_wait_leave_descriptors_to_others():
         assert time.monotonic() - begun < service.REQUEST_MOST / 2
         waiting[-1].settimeout(10)
         answer = waiting[-1].makefile("rb").read()
-        assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: 10\r\n" in answer
         for connection in waiting:
             connection.close()
         own.end(signal.SIGTERM)
