@@ -1,5 +1,8 @@
 # Nothing but Python 3 and make, and for the tests pip; PYTHON=python3.8 takes another one.
 PYTHON = python3
+# Under env -i there is none.
+PATH ?= /usr/local/bin:/usr/bin:/bin
+export PATH
 
 .PHONY: demo serve test venv test-first test-docs test-rest bench clean
 
