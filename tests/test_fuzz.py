@@ -328,20 +328,29 @@ def one_run(seed):
     told += f": {process.returncode} {events} {err}"
     if early and number == signal.SIGINT:  # Python itself says something while it starts
         err = b""
-    if early and not events and not err:  # the program had not begun
+    if early and not events:  # the program had not begun
         by_python = [1] if number == signal.SIGINT else []
-        return None if process.returncode in [-number, *by_python] else told
-    if err or len(events) != 2 or events[0] != ("running", "m"):
-        return told
-    end = re.fullmatch(r"m: (done|exit status (\d+)|killed by (\w+)) after \d+ s", events[1][1])
-    if not end or (events[1][0] == "succeeded") != (end.group(1) == "done"):
-        return told
-    if end.group(1) not in [*COMMANDS[command], f"killed by {number.name}"]:
-        return told
-    status = int(end.group(2) or 0)
-    if end.group(3):
-        status = 128 + signal.Signals[end.group(3)]
-    return None if process.returncode == (-2 if status == 130 else status) else told
+        right = process.returncode in [-number, *by_python]
+    else:
+        right = is_right(events, process.returncode,
+                         [*COMMANDS[command], f"killed by {number.name}"])
+    return told if err or not right else None
+
+
+def is_right(events, status, ends):
+    """Return whether events tell of the start and of one of ends, which status confirms."""
+    if len(events) != 2 or events[0] != ("running", "m"):
+        return False
+    state, message = events[1]
+    end = re.fullmatch(r"m: (done|exit status (\d+)|killed by (\w+)) after \d+ s", message)
+    if not end or end.group(1) not in ends:
+        return False
+    expected = int(end.group(2) or 0)
+    if end.group(3) == "SIGINT":
+        expected = -signal.SIGINT  # by itself, so that a shell script ends
+    elif end.group(3):
+        expected = 128 + signal.Signals[end.group(3)]
+    return status == expected and (state == "succeeded") == (status == 0)
 
 
 def send(number, whom, process):
