@@ -81,8 +81,8 @@ def needs(*tools):
 PYTHONS = find_pythons()
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromedriver", "chromium", "clickhouse-server",
          "cloud-init", "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh",
-         "mksh", "openssl", "python3", "setpriv", "shellcheck", "sqlite3", "systemd-analyze", "timeout",
-         "unshare", "wget", "zsh"]
+         "mksh", "openssl", "python3", "setpriv", "shellcheck", "sqlite3", "systemd-analyze",
+         "timeout", "unshare", "wget", "zsh"]
 FUZZ_SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
 
 
