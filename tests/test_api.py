@@ -183,6 +183,13 @@ def test_a_huge_number_in_the_document_takes_no_time(edge_python):
     assert (ended.returncode, ended.stdout) == (0, b"http://h/\n"), ended.stderr
 
 
+@pytest.mark.parametrize("body", [b"hello", b"[]", b"{", b"\xff", b"[" * 60000], ids=ascii)
+def test_what_is_no_json_object_is_called_not_json(body, said):
+    with Peer(answer(200, body)) as peer:
+        with pytest.raises(userstate.RefusedError, match=": not JSON; refused at try 4 after "):
+            userstate.fetch_metadata(metadata_url=peer.url, **said.options)
+
+
 def test_faults_that_pass_are_warnings_of_the_logger(caplog):
     with Peer(answer(503), ACCEPTED) as peer:
         userstate.post_event({}, peer.url, sleep=lambda seconds: None)
