@@ -136,7 +136,7 @@ def user_state_url(**options):
     return _Delivery(**options).user_state_url()
 
 def post_event(event, url, **options):
-    """Post event, a dict, to url, a str; RefusedError if it is none; else as above."""
+    """Post event, a dict, to url, a str; RefusedError if no URL; else as above."""
     _Delivery(**options).post(event, url)
 
 def _check(name, value, valid, must):

@@ -70,7 +70,6 @@ def pytest_collection_modifyitems(items):
         random.Random(os.environ["ORDER"]).shuffle(items)
 
 
-slow = pytest.mark.skipif(not os.environ.get("SLOW"), reason="slow: make test SLOW=1")
 def needs(*tools):
     """Skip the test if one of the tools is not installed."""
     for tool in tools:
@@ -78,11 +77,13 @@ def needs(*tools):
             pytest.skip(f"{tool} is not installed")
 
 
+slow = pytest.mark.skipif(not os.environ.get("SLOW"), reason="slow: make test SLOW=1")
 PYTHONS = find_pythons()
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromedriver", "chromium", "clickhouse-server",
          "cloud-init", "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh",
          "mksh", "openssl", "python3", "setpriv", "shellcheck", "sqlite3", "systemd-analyze",
          "timeout", "unshare", "wget", "zsh"]
+FUZZ_TIMES = int(os.environ.get("FUZZ") or (3 if os.environ.get("SLOW") else 1))
 FUZZ_SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(10**9))
 
 
@@ -109,7 +110,7 @@ def no_test_hangs():
     def give_up(number, frame):
         pytest.fail("the test does not end")  # no Exception, which the program may take
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(1200 if os.environ.get("SLOW") else 300)
+    signal.alarm(300 * FUZZ_TIMES + (900 if os.environ.get("SLOW") else 0))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -17,11 +17,10 @@ import time
 from contextlib import suppress
 
 import pytest
-from conftest import ACCEPTED, FUZZ_SEED, SCRIPT, Peer, document, server_side
+from conftest import ACCEPTED, FUZZ_SEED, FUZZ_TIMES, SCRIPT, Peer, document, server_side
 
 import userstate
 
-TIMES = int(os.environ.get("FUZZ") or (3 if os.environ.get("SLOW") else 1))
 STATUSES = [200, 201, 204, 299, 301, 302, 303, 307, 400, 401, 404, 408, 413, 425, 429, 500,
             501, 502, 503, 505, 600, 999, 99, 1000]
 HEADERS = ["Content-Length: 0", "Content-Length: 5", "Content-Length: 5\r\nContent-Length: 7",
@@ -274,10 +273,10 @@ def test_any_peer_gets_a_documented_end_in_time(name, request, monkeypatch):
         authority = request.getfixturevalue("authority")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
         wrap = server_side(authority, "good")
-    seeds = [FUZZ_SEED * 10000 + number for number in range(calls * TIMES)]
+    seeds = [FUZZ_SEED * 10000 + number for number in range(calls * FUZZ_TIMES)]
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         running = [pool.submit(one_call, way, seed, wrap, threads) for seed in seeds]
-        _, late = concurrent.futures.wait(running, 100 * TIMES)
+        _, late = concurrent.futures.wait(running, 100 * FUZZ_TIMES)
         if late:  # one tries for ever: cancel what has not begun, and end what has
             [call.cancel() for call in late]
             monkeypatch.setattr(userstate, "_request", end_at_once)
@@ -286,7 +285,7 @@ def test_any_peer_gets_a_documented_end_in_time(name, request, monkeypatch):
     assert not wrong, f"FUZZ_SEED={FUZZ_SEED}: {wrong[:5]}"
     keys = [key for _, _, keys in ends for key in set(keys)]
     assert len(keys) == len(set(keys))  # no two events share one
-    assert sum(success for _, success, _ in ends) > calls * TIMES / 10
+    assert sum(success for _, success, _ in ends) > calls * FUZZ_TIMES / 10
     assert max(len(keys) for _, _, keys in ends) >= 4  # so many tries
 
 
@@ -369,7 +368,7 @@ def send(number, whom, process):
 def test_any_signal_at_any_moment_is_reported():
     if not os.path.exists("/proc/self/task"):
         pytest.skip("no /proc here")
-    seeds = [FUZZ_SEED * 10000 + number for number in range(200 * TIMES)]
+    seeds = [FUZZ_SEED * 10000 + number for number in range(200 * FUZZ_TIMES)]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         wrong = [(seed, what) for seed, what in zip(seeds, pool.map(one_run, seeds)) if what]
     assert not wrong, f"FUZZ_SEED={FUZZ_SEED}: {wrong[:5]}"

@@ -1018,8 +1018,8 @@ def test_500_that_wait_take_no_processor_and_slow_nobody():
         assert own.post(b'{"state":"failed"}') == 200
         connection = begin_to_wait(own.server_address, "127.0.0.1")
         assert connection.recv(100).startswith(b"HTTP/1.1 409 ")
-        for connection in [connection, *waiting]:
-            connection.close()
+        for client in [connection, *waiting]:
+            client.close()
 
 
 # Who may do what
