@@ -4,50 +4,48 @@ PYTHON = python3
 PATH ?= /usr/local/bin:/usr/bin:/bin
 export PATH
 
-.PHONY: demo serve test venv test-first test-docs test-rest bench clean
+.PHONY: help demo serve test venv bench clean
 
-demo:  ## the main job against the service in tests/, on a free port
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile
+
+demo:  ## the main job against the receiver in tests/, on a free port
 	@$(PYTHON) -B tests/demo.py
 
 serve:  ## the receiver, until Ctrl-C
 	@$(PYTHON) -B tests/service.py
 
-# All tests, in three processes at once, as most of the time they wait; their dots mix.
-# TESTS="-k pipe" for some; ORDER=7 shuffles them. SLOW=1 adds those that take minutes,
-# a browser or cloud-init, or make a Debian, as root.
-FIRST = $(addprefix tests/test_,delivery.py hurt.py shape.py)
-DOCS = $(addprefix tests/test_,images.py readme.py recipes.py script.py)
+# Each folder in a process of its own, three at once, as most of the time they wait; their
+# dots mix. TESTS="tests/run -k pipe" for some; ORDER=7 shuffles them. SLOW=1 adds those that
+# take minutes, a browser or cloud-init, or make a Debian, as root.
+FOLDERS = $(patsubst tests/%/,test-%,$(sort $(dir $(wildcard tests/*/test_*.py))))
 PYTEST = SLOW=$(SLOW) .venv/bin/python -m pytest -rs
 
-test: venv
+test: venv  ## all tests, which makes their virtual environment first
 ifdef TESTS
 	@$(PYTEST) $(TESTS)
 else
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 test-first test-docs test-rest
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 $(FOLDERS)
 endif
 
-test-first:
-	@$(PYTEST) $(FIRST)
-
-test-docs:
-	@$(PYTEST) $(DOCS)
-
-test-rest:
-	@$(PYTEST) $(filter-out $(FIRST) $(DOCS),$(wildcard tests/test_*.py))
+.PHONY: $(FOLDERS)
+$(FOLDERS): test-%:
+	@$(PYTEST) tests/$*
 
 # The virtual environment is made anew when its Python is gone, or another one; by one make
 # at a time, where there is a flock.
 WHICH = import sys; print(sys.base_prefix, *sys.version_info[:2])
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 venv:
 	@exec 9< Makefile; ! command -v flock > /dev/null || flock 9; \
 	wanted=$$($(PYTHON) -c '$(WHICH)') || exit; \
 	[ "$$(.venv/bin/python -c '$(WHICH)' 2> /dev/null)" = "$$wanted" ] && \
 	.venv/bin/python -c 'import pytest' 2> /dev/null || { rm -rf .venv && \
-	$(PYTHON) -m venv .venv && \
-	.venv/bin/python -m pip --quiet --disable-pip-version-check install pytest; }
+	$(PYTHON) -m venv .venv && $(PIP) install pytest; }
 
 bench:  ## what an event costs, beside what it replaces
 	@$(PYTHON) -B tests/bench.py
 
-clean:
-	rm -rf .venv .pytest_cache __pycache__ tests/__pycache__
+clean:  ## away with all that the others made
+	rm -rf .venv .pytest_cache tests/.pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

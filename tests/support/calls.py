@@ -1,0 +1,13 @@
+"""Calls of the API, with a peer in place of the service."""
+import userstate
+
+EVENT = {"state": "running", "code": 1000, "message": "x"}
+
+
+def post(peer, said, **options):
+    userstate.post_event(EVENT, peer.url, **dict(said.options, **options))
+
+
+def ask(peer, said, **options):
+    return userstate.fetch_metadata(
+        metadata_url=peer.url, **dict(said.options, **options))["id"]

@@ -1,0 +1,75 @@
+"""The program in a process of its own: how it is started, and how it ended."""
+import collections
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+from support.files import SCRIPT, SOURCE, TOP
+from support.waiting import PATIENCE
+
+Ended = collections.namedtuple("Ended", "status out err")
+EVENT_WORDS = ["running", "1000", "x"]  # operands of an event
+
+
+def fresh():
+    """Before exec: signals as a login shell has them, and no core dumps."""
+    for number in set(range(1, signal.NSIG)) - {signal.SIGKILL, signal.SIGSTOP, 32, 33}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def small_environment(env=None):
+    return dict({"PATH": os.environ["PATH"]}, **env or {})
+
+
+def start(*words, url=None, python=sys.executable, how="file", flags=(), before="",
+          first=fresh, env=None, **options):
+    """Start the command line in a process of its own, with a small environment.
+
+    how: "file", "pipe" (whose standard input the caller has to give) or "-c"; before: code
+    that runs in the same Python first; first: called between fork and exec.
+    """
+    if before:
+        script = ["-c", before + SOURCE.decode()]
+    else:
+        script = {"file": [SCRIPT], "pipe": ["-"], "-c": ["-c", SOURCE]}[how]
+    if url:
+        words = ["--url", url, *words]
+    options.setdefault("cwd", os.sep)
+    options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.Popen([python, "-B", *flags, *script, *words], preexec_fn=first,
+                            env=small_environment(env), **options)
+
+
+def ended(process, seconds=PATIENCE, input=None):
+    """Wait for process, which is killed if that takes too long, and tell how it ended."""
+    try:
+        out, err = process.communicate(input, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    out, err = ((text or b"").decode("utf-8", "replace") for text in (out, err))
+    assert "Traceback" not in err and "xception" not in err, err
+    return Ended(process.returncode, out, err)
+
+
+def run(*words, how="file", seconds=PATIENCE, **options):
+    """Run the command line as start() does, and tell how it ended."""
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    if how == "pipe":
+        process = start(*words, how=how, stdin=subprocess.PIPE, **options)
+        return ended(process, seconds, SOURCE)
+    return ended(start(*words, how=how, **options), seconds)
+
+
+def run_code(code, *words, python=sys.executable, flags=(), env=None, seconds=PATIENCE):
+    """Run code, which may import userstate, in a process, and tell how it ended."""
+    return ended(subprocess.Popen(
+        [python, "-B", *flags, "-c", code, *words], cwd=TOP, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=fresh,
+        env=small_environment(env)), seconds)

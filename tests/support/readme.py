@@ -1,0 +1,56 @@
+"""The blocks of the README, and how they are made those of a test."""
+import collections
+import hashlib
+import os
+import re
+
+import pytest
+
+from support.files import SOURCE, TOP
+
+with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
+    WHOLE = file.read()
+# The receiver has tests of its own.
+README, _, RECEIVER = WHOLE.partition("\n## A receiver\n")
+RECEIVER, _, rest = RECEIVER.partition("\n## ")
+README += "\n## " + rest
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
+RECEIVER_BLOCKS = re.findall(r"^```([\w-]+)\n(.*?)^```$", RECEIVER, re.M | re.S)
+MARKS = {"demo": "make demo", "get": "sha256sum \"$FOLDER", "event": "userstate.py running",
+         "script": "#!/bin/sh", "curl": "curl -fsS -d", "carries": "gz+b64",
+         "image": "install -D", "once": "USERSTATE_URL=$(python3"}
+SHELL = {name: text for name, mark in MARKS.items() for kind, text in BLOCKS
+         if kind == "sh" and mark in text}
+CHECKSUM = hashlib.sha256(SOURCE).hexdigest()
+Files = collections.namedtuple("Files", "port requests")  # a file server
+
+
+def block(kind, mark="", blocks=BLOCKS):
+    """Return the one block of this kind that has mark in it."""
+    found, = [text for name, text in blocks if name == kind and mark in text]
+    return found
+
+
+def adapted(text, receiver, files, folder):
+    """Return text with its addresses, checksum and places made those of a test."""
+    pairs = {"http://files.example.com": f"http://127.0.0.1:{files.port}",
+             "http://metadata.example.com/metadata": receiver.metadata_url,
+             "http://127.0.0.1:8000/metadata": receiver.metadata_url,
+             "0123456789abcdef" * 4: CHECKSUM, "/srv/app": f"{folder}/app",
+             "/var/lib/": f"{folder}/", "/run/": f"{folder}/"}
+    for old, new in pairs.items():
+        text = text.replace(old, new)
+    return text
+
+
+def yaml_of(text):
+    return pytest.importorskip("yaml", reason="no yaml module").safe_load(text)
+
+
+def section(name):
+    return re.search(rf"^%{name}.*?\n(.*?)^%end", block("kickstart"), re.M | re.S).group(1)
+
+
+def timeline(receiver):
+    return [re.sub("after [0-9]+ s", "after N s", " ".join(event))
+            for event in receiver.shown()]
