@@ -4,7 +4,7 @@ PYTHON = python3
 PATH ?= /usr/local/bin:/usr/bin:/bin
 export PATH
 
-.PHONY: help demo serve test venv bench clean
+.PHONY: help demo serve test venv lint bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile
@@ -19,7 +19,7 @@ serve:  ## the receiver, until Ctrl-C
 # dots mix. TESTS="tests/run -k pipe" for some; ORDER=7 shuffles them. SLOW=1 adds those that
 # take minutes, a browser or cloud-init, or make a Debian, as root.
 FOLDERS = $(patsubst tests/%/,test-%,$(sort $(dir $(wildcard tests/*/test_*.py))))
-PYTEST = SLOW=$(SLOW) .venv/bin/python -m pytest -rs
+PYTEST = SLOW=$(SLOW) .venv/bin/python -X dev -m pytest -rs
 
 test: venv  ## all tests, which makes their virtual environment first
 ifdef TESTS
@@ -42,6 +42,11 @@ venv:
 	[ "$$(.venv/bin/python -c '$(WHICH)' 2> /dev/null)" = "$$wanted" ] && \
 	.venv/bin/python -c 'import pytest' 2> /dev/null || { rm -rf .venv && \
 	$(PYTHON) -m venv .venv && $(PIP) install pytest; }
+
+lint: venv  ## the style of the program and of the tests, by ruff
+	@.venv/bin/python -m ruff --version > /dev/null 2>&1 || $(PIP) install ruff
+	@.venv/bin/python -m ruff check --quiet --no-cache --output-format concise --config .ci/ruff.toml userstate.py
+	@.venv/bin/python -m ruff check --quiet --no-cache --output-format concise tests
 
 bench:  ## what an event costs, beside what it replaces
 	@$(PYTHON) -B tests/bench.py

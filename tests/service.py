@@ -1351,7 +1351,7 @@ def read_names(path):
     names = {}
     try:
         with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(file, 1):  # noqa: B007 (the last is told below)
                 words = line.partition("#")[0].split()
                 if words:
                     names.setdefault(usual_address(words[0]), words[1])
