@@ -39,16 +39,23 @@ class Debians:
     def path(self, *packages):
         """Return the path of a tree with these packages; it is not to be changed."""
         if packages not in self.paths:
-            path = os.path.join(self.folder, f"{self.suite}-{len(self.paths)}")
             if packages:
-                subprocess.run(["cp", "-a", self.path(*packages[:-1]), path], check=True)
-                Root(path).install(packages[-1])
+                self.paths[packages] = self.with_one_more(packages)
             else:
-                subprocess.run([find("debootstrap"), "--variant=minbase",
-                                "--include=python3-minimal", self.suite, path],
-                               check=True, stdout=subprocess.DEVNULL)
-            self.paths[packages] = path
+                self.paths[packages] = self.with_nothing()
         return self.paths[packages]
+
+    def with_nothing(self):
+        path = os.path.join(self.folder, self.suite)
+        subprocess.run([find("debootstrap"), "--variant=minbase",
+                        "--include=python3-minimal", self.suite, path],
+                       check=True, stdout=subprocess.DEVNULL)
+        return path
+
+    def with_one_more(self, packages):
+        root = self.copy(self.folder, *packages[:-1])
+        root.install(packages[-1])
+        return root.path
 
     def copy(self, folder, *packages):
         """Return a Root, in folder, with these packages, to do anything with."""

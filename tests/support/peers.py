@@ -1,4 +1,5 @@
 """Servers on the loopback that answer by a script: bytes, or a function of a few lines."""
+import atexit
 import json
 import re
 import socket
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 
 NOBODY = socket.socket()
 NOBODY.bind(("127.0.0.1", 0))  # and never listens, so that nobody else can
+atexit.register(NOBODY.close)
 DEAD_PORT = NOBODY.getsockname()[1]
 DEAD = f"http://127.0.0.1:{DEAD_PORT}/events"
 
