@@ -11,6 +11,7 @@ from support.waiting import PATIENCE
 
 Ended = collections.namedtuple("Ended", "status out err")
 EVENT_WORDS = ["running", "1000", "x"]  # operands of an event
+USERSTATE = f"'{sys.executable}' -B '{SCRIPT}'"  # in a line for a shell
 
 
 def fresh():
@@ -25,12 +26,19 @@ def small_environment(env=None):
     return dict({"PATH": os.environ["PATH"]}, **env or {})
 
 
+def start_command(*command, first=fresh, env=None, **options):
+    """Start any command, in / and with a small environment; first: called before exec."""
+    options.setdefault("cwd", os.sep)
+    options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.Popen(command, preexec_fn=first, env=small_environment(env), **options)
+
+
 def start(*words, url=None, python=sys.executable, how="file", flags=(), before="",
-          first=fresh, env=None, **options):
-    """Start the command line in a process of its own, with a small environment.
+          **options):
+    """Start the command line in a process of its own, as start_command() does.
 
     how: "file", "pipe" (whose standard input the caller has to give) or "-c"; before: code
-    that runs in the same Python first; first: called between fork and exec.
+    that runs in the same Python first.
     """
     if before:
         script = ["-c", before + SOURCE.decode()]
@@ -38,10 +46,7 @@ def start(*words, url=None, python=sys.executable, how="file", flags=(), before=
         script = {"file": [SCRIPT], "pipe": ["-"], "-c": ["-c", SOURCE]}[how]
     if url:
         words = ["--url", url, *words]
-    options.setdefault("cwd", os.sep)
-    options.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.Popen([python, "-B", *flags, *script, *words], preexec_fn=first,
-                            env=small_environment(env), **options)
+    return start_command(python, "-B", *flags, *script, *words, **options)
 
 
 def ended(process, seconds=PATIENCE, input=None):
@@ -67,9 +72,13 @@ def run(*words, how="file", seconds=PATIENCE, **options):
     return ended(start(*words, how=how, **options), seconds)
 
 
-def run_code(code, *words, python=sys.executable, flags=(), env=None, seconds=PATIENCE):
+def run_command(*command, seconds=PATIENCE, **options):
+    """Run any command as start_command() does, and tell how it ended."""
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    return ended(start_command(*command, **options), seconds)
+
+
+def run_code(code, *words, python=sys.executable, flags=(), **options):
     """Run code, which may import userstate, in a process, and tell how it ended."""
-    return ended(subprocess.Popen(
-        [python, "-B", *flags, "-c", code, *words], cwd=TOP, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=fresh,
-        env=small_environment(env)), seconds)
+    return run_command(python, "-B", *flags, "-c", code, *words, cwd=TOP, **options)

@@ -37,6 +37,11 @@ class Receiver(Service):
         self.shutdown()
         self.server_close()
 
+    @property
+    def events(self):
+        """What a Peer would have as its events, so that reported() takes both."""
+        return [{"state": state, "message": body} for _, state, body in self.shown()]
+
     def shown(self, address="127.0.0.1"):
         """Return (type, state, body) of the events of a device, oldest first."""
         return [(event["type"], event["state"], event["body"])
