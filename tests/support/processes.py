@@ -72,11 +72,13 @@ def run(*words, how="file", seconds=PATIENCE, **options):
     return ended(start(*words, how=how, **options), seconds)
 
 
-def run_command(*command, seconds=PATIENCE, **options):
+def run_command(*command, seconds=PATIENCE, input=None, **options):
     """Run any command as start_command() does, and tell how it ended."""
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
-    return ended(start_command(*command, **options), seconds)
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
+    return ended(start_command(*command, **options), seconds, input)
 
 
 def run_code(code, *words, python=sys.executable, flags=(), **options):
