@@ -14,9 +14,9 @@ from support.receivers import Receiver
 
 @pytest.mark.parametrize("how", ["file", "pipe", "-c"])
 def test_puts_an_event_on_the_timeline(python, how, receiver):
-    ended = run("running", "1000", "hey im still running", python=python, how=how,
-                env=receiver.env)
-    assert ended == (0, "", "")
+    done = run("running", "1000", "hey im still running", python=python, how=how,
+               env=receiver.env)
+    assert done == (0, "", "")
     assert receiver.shown() == [("user.1000", "running", "hey im still running")]
 
 
@@ -31,29 +31,28 @@ MESSAGES = {
 @pytest.mark.parametrize("name", MESSAGES)
 def test_the_message_arrives_verbatim(name, edge_python, receiver):
     for how, env in (("file", {"LC_ALL": "C"}), ("pipe", {"LC_ALL": "C.UTF-8"})):
-        ended = run("succeeded", "1099", os.fsencode(MESSAGES[name]), how=how,
-                    python=edge_python, env=dict(receiver.env, **env))
-        assert ended == (0, "", "")
+        done = run("succeeded", "1099", os.fsencode(MESSAGES[name]), how=how,
+                   python=edge_python, env=dict(receiver.env, **env))
+        assert done == (0, "", "")
     assert receiver.shown() == [("user.1099", "succeeded", MESSAGES[name])] * 2
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8", "en_US.ISO-8859-1", "nowhere"])
 def test_bytes_that_are_not_utf_8_arrive_as_replacement(edge_python, locale, receiver):
-    ended = run("failed", "1001", b"a\xff\xc3\xa9\xf0b", python=edge_python,
-                env=dict(receiver.env, LC_ALL=locale))
-    assert ended == (0, "", "")
+    done = run("failed", "1001", b"a\xff\xc3\xa9\xf0b", python=edge_python,
+               env=dict(receiver.env, LC_ALL=locale))
+    assert done == (0, "", "")
     assert receiver.shown() == [("user.1001", "failed", "a\ufffd\xe9\ufffdb")]
 
 
-@pytest.mark.parametrize("state, shown", [
-    ("0", ("succeeded", "m")), ("1", ("failed", "m: exit status 1")),
-    ("127", ("failed", "m: exit status 127")), ("255", ("failed", "m: exit status 255")),
-    ("running", ("running", "m")), ("succeeded", ("succeeded", "m")),
-    ("failed", ("failed", "m"))])
-def test_the_state_is_a_word_or_an_exit_status(state, shown, capsys):
-    assert userstate.main(["-n", state, "1000", "m"]) == 0
-    event = json.loads(capsys.readouterr().out)
-    assert (event["state"], event["message"]) == shown
+@pytest.mark.parametrize("word, state, message", [
+    ("running", "running", "m"), ("succeeded", "succeeded", "m"), ("failed", "failed", "m"),
+    ("0", "succeeded", "m"), ("1", "failed", "m: exit status 1"),
+    ("127", "failed", "m: exit status 127"), ("255", "failed", "m: exit status 255")])
+def test_the_state_is_a_word_or_an_exit_status(word, state, message, capsys):
+    assert userstate.main(["-n", word, "1000", "m"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "state": state, "code": 1000, "message": message}
 
 
 def test_any_message_survives_the_wire(receiver):
@@ -62,13 +61,14 @@ def test_any_message_survives_the_wire(receiver):
     for size in (1, 2, 5, 30, 1000) * 5:
         points = [dice.choice([dice.randrange(1, 128), dice.randrange(0xd800),
                                dice.randrange(0xe000, 0x110000)]) for _ in range(size)]
-        messages.append("".join(map(chr, points)))
-        userstate.send_user_state_event("running", 1000, messages[-1],
+        message = "".join(map(chr, points))
+        messages.append(message)
+        userstate.send_user_state_event("running", 1000, message,
                                         metadata_url=receiver.metadata_url)
     assert [body for _, _, body in receiver.shown()] == messages
 
 
-def test_a_lone_surrogate_is_shown_as_the_platform_shows_it(receiver):
+def test_a_lone_surrogate_is_shown_as_a_replacement(receiver):
     userstate.send_user_state_event("running", 1000, "a\udcffb\ud83d",
                                     metadata_url=receiver.metadata_url)
     assert receiver.shown() == [("user.1000", "running", "a\ufffdb\ufffd")]
@@ -88,10 +88,10 @@ def test_the_event_on_the_wire():
     head, _, body = peer.requests[0].partition(b"\r\n\r\n")
     request, *headers = head.decode().split("\r\n")
     assert request == "POST /events HTTP/1.1"
-    assert re.sub("[0-9a-f]{32}", "32 DIGITS", "\n".join(sorted(headers))) == (
-        f"Accept-Encoding: identity\nContent-Length: {len(body)}\n"
-        f'Content-Type: application/json\nHost: 127.0.0.1:{peer.port}\n'
-        'Idempotency-Key: "32 DIGITS"\nUser-Agent: userstate/2.0')
+    assert sorted(re.sub("[0-9a-f]{32}", "32 DIGITS", header) for header in headers) == [
+        "Accept-Encoding: identity", f"Content-Length: {len(body)}",
+        "Content-Type: application/json", f"Host: 127.0.0.1:{peer.port}",
+        'Idempotency-Key: "32 DIGITS"', "User-Agent: userstate/2.0"]
     assert body == b'{"state": "failed", "code": 1042, "message": "\\u00fc"}'
 
 

@@ -22,24 +22,28 @@ def test_help_is_this():
     assert run("--help") == (0, HELP, "")
 
 
-@pytest.mark.parametrize("words, start", [
+@pytest.mark.parametrize("words, first", [
     (["-h"], "usage: userstate "), (["--help"], "usage: userstate "),
     (["-n", "--help", "nonsense"], "usage: userstate "),
-    (["--version"], f"userstate {userstate.__version__}\n")])
-def test_help_and_version(words, start, edge_python):
-    for how, flags in (("file", ["-OO"]), ("pipe", []), ("-c", ["-I"])):
-        ended = run(*words, how=how, flags=flags, python=edge_python)
-        assert ended.status == 0 and ended.err == "" and ended.out.startswith(start)
+    (["--version"], f"userstate {userstate.__version__}\n")], ids=str)
+@pytest.mark.parametrize("how, flags", [("file", ["-OO"]), ("pipe", []), ("-c", ["-I"])])
+def test_help_and_version(words, first, how, flags, edge_python):
+    done = run(*words, how=how, flags=flags, python=edge_python)
+    assert done.status == 0
+    assert done.out.startswith(first)
+    assert done.err == ""
 
 
-def test_help_names_every_option_variable_and_status():
-    for word in ("--metadata-url", "--url", "--timeout", "--deadline", "--dry-run", "-n",
-                 "--verbose", "-v", "--help", "-h", "--version", "USERSTATE_METADATA_URL",
-                 "USERSTATE_URL", "USERSTATE_TIMEOUT", "USERSTATE_DEADLINE", "75", "130"):
-        assert word in userstate.USAGE
+@pytest.mark.parametrize("word", [
+    "--metadata-url", "--url", "--timeout", "--deadline", "--dry-run", "-n", "--verbose", "-v",
+    "--help", "-h", "--version", "USERSTATE_METADATA_URL", "USERSTATE_URL",
+    "USERSTATE_TIMEOUT", "USERSTATE_DEADLINE", "75", "130"])
+def test_help_names_every_option_variable_and_status(word):
+    assert word in userstate.USAGE
 
 
-def test_help_is_there_behind_run_as_well(capsys):
-    for words in (["run", "-h"], ["run", "--help"], ["run", "--every=5", "-h", "1010"]):
-        assert userstate.main(words) == 0
-        assert capsys.readouterr().out.startswith("usage: ")
+@pytest.mark.parametrize("words", [
+    ["run", "-h"], ["run", "--help"], ["run", "--every=5", "-h", "1010"]], ids=" ".join)
+def test_help_is_there_behind_run_as_well(words, capsys):
+    assert userstate.main(words) == 0
+    assert capsys.readouterr().out.startswith("usage: ")
