@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -48,9 +49,8 @@ def test_every_python_runs_a_command_from_a_pipe(python, receiver):
 @pytest.mark.parametrize("shell", ["bash", "dash"])
 def test_shells_pipe_it(shell, receiver):
     needs(shell)
-    program = USERSTATE.replace(f"'{SCRIPT}'", "-")
-    done = run_command(shell, "-c", f"cat '{SCRIPT}' | {program} run 1010 m -- sh -c 'exit 7'",
-                       env=receiver.env)
+    line = f"cat '{SCRIPT}' | '{sys.executable}' - run 1010 m -- sh -c 'exit 7'"
+    done = run_command(shell, "-c", line, env=receiver.env)
     assert done == (7, "", "")
     assert len(receiver.events) == 2
 

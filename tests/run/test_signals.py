@@ -1,97 +1,72 @@
-"""Signals that somebody sends to run: passed on, waited for, reported."""
+"""Signals that somebody sends to run: passed on to the command, waited for and reported;
+and SIGUSR2, or another one, during the last report, which only a second signal ends."""
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
 
 from support.files import SCRIPT
-from support.peers import ACCEPTED, Peer, gated, part, reported
-from support.processes import EVENT_WORDS, ended, fresh, run, run_code, start
+from support.peers import ACCEPTED, WELL, Peer, gated, part, reported
+from support.processes import (
+    EVENT_WORDS,
+    USERSTATE,
+    ended,
+    fresh,
+    run,
+    run_code,
+    run_command,
+    start,
+    start_command,
+)
 from support.signals import COUNT_SIGNALS, SIGNAL_NAMES, number_of
-from support.waiting import wait_for
+from support.tools import needs
+from support.waiting import at_most, wait_for
 
-
-def test_an_ignored_sigchld_does_not_hide_the_status(receiver):
-    ended = subprocess.run(
-        [sys.executable, SCRIPT, "run", "1010", "m", "sh", "-c", "exit 5"], env=receiver.env,
-        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
-    assert ended.returncode == 5
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_is_passed_on_once(number, edge_python, receiver):
-    with start("run", "1010", "m", sys.executable, "-c", COUNT_SIGNALS, url=receiver.url + "/events",
-               stdout=subprocess.PIPE, python=edge_python) as process:
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(number)
-        assert process.stdout.readline() == b"1\n" and process.wait(20) == 6
-    assert [state for _, state, _ in receiver.shown()] == ["running", "failed"]
-
-
-def test_a_signal_as_the_command_starts_is_passed_on(receiver):
-    for _ in range(20):
-        with start("run", "1010", "m", "sh", "-c", "kill -TERM $PPID; exec sleep 20",
-                   url=receiver.url + "/events") as process:
-            assert process.wait(20) == 143
-    assert [state for _, state, _ in receiver.shown()] == ["running", "failed"] * 20
-
-
-def test_a_signal_that_may_not_be_passed_on_is_harmless(receiver):
-    if os.getuid() or not shutil.which("setpriv"):
-        pytest.skip("needs root and setpriv")
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chmod(folder, 0o755)
-        become_root = shutil.copy(shutil.which("setpriv"), folder)
-        os.chmod(become_root, 0o4755)
-        script = shutil.copy(SCRIPT, folder)
-        os.chmod(script, 0o755)  # whatever the umask of the checkout was
-        python = "/usr/bin/python3"
-        if not os.path.exists(python):
-            pytest.skip("no Python that everybody may run")
-        with subprocess.Popen(
-                ["setpriv", "--reuid=65534", "--clear-groups", python, "-B", script, "--url",
-                 receiver.url + "/events", "run", "1010", "m", become_root, "--reuid=0", "sh",
-                 "-c",
-                 "echo ready; sleep 1"],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdout.readline() == b"ready\n"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0 and process.stderr.read() == b""
-    assert len(receiver.shown()) == 2
-
-
-def test_term_before_the_first_report_is_out():
-    with Peer(part(b"")) as peer:
-        with start("--deadline=1", "run", "1010", "m", "sleep", "30", url=peer.url,
-                   stderr=subprocess.PIPE) as process:
-            wait_for(lambda: peer.requests)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 143
-        assert any("killed by SIGTERM" in message for _, message in reported(peer))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_only_a_second_signal_ends_the_last_report(number):
-    with Peer(ACCEPTED, part(b"")) as peer:
-        with start("run", "1010", "m", "sh", "-c", "exit 3", url=peer.url,
-                   stderr=subprocess.PIPE) as process:
-            wait_for(lambda: len(peer.requests) == 2)
-            process.send_signal(number)
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.3)
-            begun = time.monotonic()
-            process.send_signal(number)
-            assert process.wait(10) == 3 and time.monotonic() - begun < 5
-
-
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+SLEEP = ["sh", "-c", "echo ready; exec sleep 30"]
 ENDING = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM",
           "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGXCPU", "SIGRTMIN+3", "SIGRTMAX"]
+
+
+def status_after(number):
+    """Return how run ends if this signal has ended the command: as a shell tells it."""
+    by_itself = number == signal.SIGINT  # so that a script that called it ends, too
+    return -number if by_itself else 128 + number
+
+
+def with_signals(ignored=(), blocked=()):
+    """Return what to call before exec, so that a process has these ignored and blocked."""
+    def first():
+        fresh()
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return first
+
+
+def does_not_end(process):
+    """Prove that process runs on for more than the moment in which two signals are one."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+
+
+# While the command runs.
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_passed_on_once(number, edge_python):
+    with Peer(ACCEPTED) as peer:
+        process = start("run", "1010", "m", sys.executable, "-c", COUNT_SIGNALS, url=peer.url,
+                        python=edge_python, **PIPES)
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert ended(process) == (6, "1\n", "")
+        assert reported(peer) == [WELL[0], ("failed", "m: exit status 6 after 0 s")]
+
+
 WAIT_FOR_ONE = """
 import signal, sys, time
 got = []
@@ -109,12 +84,11 @@ def test_a_signal_is_passed_on_waited_for_and_reported(name):
     number = number_of(name)
     with Peer(ACCEPTED) as peer:
         process = start("run", "1010", "m", sys.executable, "-S", "-c", WAIT_FOR_ONE,
-                          str(number), url=peer.url, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE)
+                        str(number), url=peer.url, **PIPES)
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
         assert ended(process) == (6, "got it\n", "")
-        assert reported(peer) == [("running", "m"), ("failed", "m: exit status 6 after 0 s")]
+        assert reported(peer) == [WELL[0], ("failed", "m: exit status 6 after 0 s")]
 
 
 @pytest.mark.parametrize("name", ENDING)
@@ -122,14 +96,168 @@ def test_a_signal_that_ends_the_command_is_reported(name):
     number = number_of(name)
     shown = SIGNAL_NAMES.get(number, number)
     with Peer(ACCEPTED) as peer:
-        process = start("run", "1010", "m", "sh", "-c", "echo ready; exec sleep 30",
-                          url=peer.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = start("run", "1010", "m", *SLEEP, url=peer.url, **PIPES)
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
-        status = -2 if number == signal.SIGINT else 128 + number
-        assert ended(process) == (status, "", "")
+        assert ended(process) == (status_after(number), "", "")
         assert reported(peer)[1] == ("failed", f"m: killed by {shown} after 0 s")
 
+
+def test_a_signal_as_the_command_starts_is_passed_on():
+    with Peer(ACCEPTED) as peer:
+        for _ in range(20):
+            done = run("run", "1010", "m", "sh", "-c", "kill -TERM $PPID; exec sleep 20",
+                       url=peer.url)
+            assert done == (143, "", "")
+        assert [state for state, _ in reported(peer)] == ["running", "failed"] * 20
+
+
+def test_term_before_the_first_report_is_out():
+    with Peer(part(b"")) as peer:
+        process = start("--deadline=1", "run", "1010", "m", "sleep", "30", url=peer.url,
+                        **PIPES)
+        wait_for(lambda: peer.requests)
+        process.terminate()
+        assert ended(process).status == 143
+        assert ("failed", "m: killed by SIGTERM after 0 s") in reported(peer)
+
+
+def test_a_signal_that_may_not_be_passed_on_is_harmless():
+    needs("setpriv")
+    python = "/usr/bin/python3"
+    if os.getuid() or not os.path.exists(python):
+        pytest.skip("needs root, and a Python that everybody may run")
+    with Peer(ACCEPTED) as peer, tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        become_root = shutil.copy(shutil.which("setpriv"), folder)
+        os.chmod(become_root, 0o4755)
+        script = shutil.copy(SCRIPT, folder)
+        os.chmod(script, 0o755)  # whatever the umask of the checkout was
+        process = start_command(
+            "setpriv", "--reuid=65534", "--clear-groups", python, "-B", script, "--url",
+            peer.url, "run", "1010", "m", become_root, "--reuid=0", "sh", "-c",
+            "echo ready; sleep 1", **PIPES)
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert ended(process) == (0, "", "")
+        assert len(peer.events) == 2
+
+
+def test_a_time_out_that_tells_all_twice_does_not_lose_the_end():
+    """timeout(1) that gets TERM does as at its end: it tells the child, then the group."""
+    needs("timeout")
+    with Peer(ACCEPTED) as peer:
+        every = [start_command("timeout", "60", sys.executable, "-B", SCRIPT, "run", "1010",
+                               "m", "sleep", "30", env={"USERSTATE_URL": peer.url}, **PIPES)
+                 for _ in range(5)]
+        wait_for(lambda: len(peer.events) == 5)
+        for process in every:
+            process.terminate()
+        for process in every:
+            assert ended(process).status == 128 + signal.SIGTERM
+        assert reported(peer) == [WELL[0]] * 5 + [
+            ("failed", "m: killed by SIGTERM after 0 s")] * 5
+
+
+# During the last report.
+
+TELL = """
+import os, signal
+set_handler = signal.signal
+def tell(number, handler):
+    def told(*words):
+        try:
+            handler(*words)
+        finally:
+            os.write(1, b"counted\\n")
+    return set_handler(number, told if callable(handler) else handler)
+signal.signal = tell
+"""
+ALL_IN_ONE_MOMENT = TELL + """
+import time
+now = time.monotonic()
+time.monotonic = lambda: now
+"""
+INTERRUPTED = "userstate: interrupted: the end is not reported\n"
+LAST = ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR2"]
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_first_signal_does_not_end_the_last_report(name):
+    last = gated()
+    with Peer(ACCEPTED, last) as peer:
+        process = start("run", "1010", "m", "sh", "-c", "exit 3", url=peer.url, **PIPES)
+        wait_for(lambda: len(peer.requests) == 2)
+        process.send_signal(number_of(name))
+        does_not_end(process)
+        last.gate.set()
+        assert ended(process) == (3, "", "")
+        assert reported(peer)[1] == ("failed", "m: exit status 3 after 0 s")
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_second_signal_ends_the_last_report(name):
+    with Peer(ACCEPTED, part(b"")) as peer:
+        process = start("run", "1010", "m", "sh", "-c", "exit 3", url=peer.url, before=TELL,
+                        **PIPES)
+        wait_for(lambda: len(peer.requests) == 2)
+        process.send_signal(number_of(name))
+        assert process.stdout.readline() == b"counted\n"
+        does_not_end(process)
+        with at_most(5):
+            process.send_signal(number_of(name))
+            assert ended(process) == (3, "counted\n", INTERRUPTED)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_that_comes_twice_does_not_lose_the_end(name):
+    number, last = number_of(name), gated()
+    with Peer(ACCEPTED, last) as peer:
+        process = start("run", "1010", "m", *SLEEP, url=peer.url, **PIPES)
+        assert process.stdout.readline() == b"ready\n"
+        wait_for(lambda: len(peer.requests) == 1)
+        process.send_signal(number)
+        wait_for(lambda: len(peer.requests) == 2)
+        for _ in range(2):  # within a moment, after the command has ended
+            process.send_signal(number)
+        does_not_end(process)
+        last.gate.set()
+        assert ended(process) == (status_after(number), "", "")
+        assert reported(peer)[1] == ("failed", f"m: killed by {name} after 0 s")
+
+
+def begin_the_last_report(peer):
+    """Return a run whose command TERM has ended, and whose last report waits for its answer."""
+    process = start("run", "1010", "m", *SLEEP, url=peer.url, before=ALL_IN_ONE_MOMENT, **PIPES)
+    assert process.stdout.readline() == b"ready\n"
+    wait_for(lambda: len(peer.requests) == 1)
+    process.terminate()
+    wait_for(lambda: len(peer.requests) == 2)
+    return process
+
+
+def test_the_signals_of_one_kind_in_a_moment_are_one():
+    last = gated()
+    with Peer(ACCEPTED, last) as peer:
+        process = begin_the_last_report(peer)
+        for _ in range(3):
+            process.terminate()
+            assert process.stdout.readline() == b"counted\n"
+        last.gate.set()
+        assert ended(process) == (128 + signal.SIGTERM, "", "")
+        assert reported(peer)[1] == ("failed", "m: killed by SIGTERM after 0 s")
+
+
+def test_the_signals_of_two_kinds_in_a_moment_are_two():
+    with Peer(ACCEPTED, part(b"")) as peer:
+        process = begin_the_last_report(peer)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            process.send_signal(number)
+            assert process.stdout.readline() == b"counted\n"
+        assert ended(process) == (128 + signal.SIGTERM, "", INTERRUPTED)
+
+
+# What the command and the caller find of them.
 
 SHOW_SIGNALS = "grep -E 'Sig(Blk|Ign)' /proc/self/status"
 
@@ -145,24 +273,22 @@ def bits(*numbers):
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT], ids=["HUP", "INT"])
 def test_an_ignored_signal_stays_ignored_and_does_not_end_the_last_report(number):
-    def ignoring():
-        fresh()
-        signal.signal(number, signal.SIG_IGN)
     last = gated()
     with Peer(ACCEPTED, last) as peer:
         process = start("run", "1010", "m", "sh", "-c", SHOW_SIGNALS, url=peer.url,
-                          first=ignoring, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                        first=with_signals(ignored=[number]), **PIPES)
         wait_for(lambda: len(peer.events) == 2)
-        for _ in range(2):  # farther apart than what counts as one
+        for _ in range(2):
             process.send_signal(number)
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.3)
+            does_not_end(process)
         process.send_signal(number)
         last.gate.set()
-        status, out, err = ended(process)
-        assert (status, err) == (0, "")
-        assert signal_sets(out)["SigIgn"] & bits(signal.SIGHUP, signal.SIGINT) == bits(number)
-        assert reported(peer)[1] == ("succeeded", "m: done after 0 s")
+        done = ended(process)
+        assert done.status == 0
+        assert done.err == ""
+        ignored = signal_sets(done.out)["SigIgn"]
+        assert ignored & bits(signal.SIGHUP, signal.SIGINT) == bits(number)
+        assert reported(peer) == WELL
 
 
 @pytest.mark.parametrize("script, ignored", [
@@ -170,123 +296,49 @@ def test_an_ignored_signal_stays_ignored_and_does_not_end_the_last_report(number
     ("trap '' USR1 TERM; COMMAND", [signal.SIGUSR1, signal.SIGTERM]), ("COMMAND", [])])
 @pytest.mark.parametrize("shell", ["bash", "dash"])
 def test_the_command_ignores_what_its_shell_ignores(shell, script, ignored):
-    if not shutil.which(shell) or "nohup" in script and not shutil.which("nohup"):
-        pytest.skip("no such command here")
+    needs(shell, "nohup")
     asked = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTERM]
+    line = script.replace("COMMAND", f'{USERSTATE} run 1010 m -- sh -c "$0"')
     with Peer(ACCEPTED) as peer:
-        command = f'"{sys.executable}" -B "{SCRIPT}" run 1010 m -- sh -c "$0"'
-        process = subprocess.Popen(
-            [shell, "-c", script.replace("COMMAND", command), SHOW_SIGNALS], preexec_fn=fresh,
-            env={"PATH": os.environ["PATH"], "USERSTATE_URL": peer.url}, stdout=subprocess.PIPE,
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        status, out, _ = ended(process)
-        assert status == 0 and len(peer.events) == 2
-        assert signal_sets(out)["SigIgn"] & bits(*asked) == bits(*ignored)
+        done = run_command(shell, "-c", line, SHOW_SIGNALS, env={"USERSTATE_URL": peer.url})
+        assert done.status == 0
+        assert signal_sets(done.out)["SigIgn"] & bits(*asked) == bits(*ignored)
+        assert len(peer.events) == 2
 
 
 @pytest.mark.parametrize("blocked", [[], [signal.SIGTERM, signal.SIGUSR1], [signal.SIGCHLD],
                                      [signal.SIGINT, signal.SIGHUP, signal.SIGRTMIN]], ids=str)
 def test_the_command_gets_the_signal_mask_that_we_got(blocked, edge_python):
-    def blocking():
-        fresh()
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     with Peer(ACCEPTED) as peer:
-        status, out, err = run(  # dash would unblock them
-            "run", "1010", "m", "grep", "Sig[BI]", "/proc/self/status", url=peer.url,
-            first=blocking, python=edge_python)
-        assert (status, err) == (0, "") and len(peer.events) == 2
-        assert signal_sets(out)["SigBlk"] == bits(*blocked) & 0x7fffffff
+        done = run("run", "1010", "m", "grep", "Sig[BI]", "/proc/self/status", url=peer.url,
+                   first=with_signals(blocked=blocked),  # which dash would unblock
+                   python=edge_python)
+        assert done.status == 0
+        assert done.err == ""
+        assert signal_sets(done.out)["SigBlk"] == bits(*blocked) & 0x7fffffff
+        assert len(peer.events) == 2
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_signal_that_comes_twice_does_not_lose_the_end(name):
-    number, last = number_of(name), gated()
-    with Peer(ACCEPTED, last) as peer:
-        process = start("run", "1010", "m", "sh", "-c", "echo ready; exec sleep 30",
-                          url=peer.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout.readline() == b"ready\n"
-        wait_for(lambda: len(peer.requests) == 1)
-        process.send_signal(number)
-        wait_for(lambda: len(peer.requests) == 2)
-        for _ in range(2):  # within a moment, after the command has ended
-            process.send_signal(number)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.3)
-        last.gate.set()
-        status = -2 if name == "SIGINT" else 128 + number
-        assert ended(process) == (status, "", "")
-        assert reported(peer)[1] == ("failed", f"m: killed by {name} after 0 s")
-
-
-ONE_MOMENT = """
-import os, signal, time
-now, set_handler = time.monotonic(), signal.signal
-time.monotonic = lambda: now
-def tell(number, handler):
-    def told(*words):
-        try:
-            handler(*words)
-        finally:
-            os.write(1, b"counted\\n")
-    return set_handler(number, told if callable(handler) else handler)
-signal.signal = tell
-"""
-
-
-@pytest.mark.parametrize("names, lost", [("TERM TERM TERM", False), ("HUP INT", True)])
-def test_of_the_signals_of_a_moment_those_of_one_kind_are_one(names, lost):
-    last = gated()
-    with Peer(ACCEPTED, last) as peer:
-        process = start("run", "1010", "m", "sh", "-c", "echo ready; exec sleep 30",
-                          url=peer.url, before=ONE_MOMENT, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE)
-        assert process.stdout.readline() == b"ready\n"
-        wait_for(lambda: len(peer.requests) == 1)
-        process.terminate()
-        wait_for(lambda: len(peer.requests) == 2)
-        for name in names.split():
-            process.send_signal(number_of("SIG" + name))
-            assert process.stdout.readline() == b"counted\n"
-        if not lost:
-            last.gate.set()
-        done = ended(process)
-        last.gate.set()
-        assert done.status == 128 + signal.SIGTERM
-        assert done.err == "userstate: interrupted: the end is not reported\n" * lost
-
-
-def test_a_time_out_that_tells_all_twice_does_not_lose_the_end():
-    """timeout(1) that gets TERM does as at its end: it tells the child, then the group."""
-    if not shutil.which("timeout"):
-        pytest.skip("no timeout command here")
+def test_an_ignored_sigchld_does_not_hide_the_status():
     with Peer(ACCEPTED) as peer:
-        every = [subprocess.Popen(["timeout", "60", sys.executable, "-B", SCRIPT, "run",
-                                   "1010", "m", "sleep", "30"], preexec_fn=fresh,
-                                  env={"PATH": os.environ["PATH"], "USERSTATE_URL": peer.url},
-                                  stderr=subprocess.PIPE) for _ in range(5)]
-        wait_for(lambda: len(peer.events) == 5)
-        for process in every:
-            process.terminate()
-        for process in every:
-            assert ended(process).status == 128 + signal.SIGTERM
-        assert [state for state, _ in reported(peer)] == ["running"] * 5 + ["failed"] * 5
-        for _, message in reported(peer)[5:]:
-            assert re.fullmatch(r"m: killed by SIGTERM after \d+ s", message)
+        assert run("run", "1010", "m", "sh", "-c", "exit 5", url=peer.url,
+                   first=with_signals(ignored=[signal.SIGCHLD])) == (5, "", "")
+        assert reported(peer)[1] == ("failed", "m: exit status 5 after 0 s")
 
 
 KEPT = """
-import json, signal, sys, userstate
+import signal, sys, userstate
 def handler(number, frame): pass
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD, signal.SIGRTMIN):
     signal.signal(number, handler)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGUSR2, signal.SIGTERM})
-def all():
+def handlers_and_mask():
     numbers = set(range(1, signal.NSIG)) - {32, 33}
     return [signal.getsignal(n) for n in numbers], signal.pthread_sigmask(signal.SIG_BLOCK, [])
-before = all()
+before = handlers_and_mask()
 status = userstate.main(sys.argv[1:])
-assert all() == before, (before, all())
+assert handlers_and_mask() == before, (before, handlers_and_mask())
 sys.exit(status)
 """
 
