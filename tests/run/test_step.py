@@ -1,27 +1,22 @@
 """step, around a block or a function: its reports, its ends, its use again."""
-import os
-import re
+import signal
 import subprocess
 import threading
 
 import pytest
 
 import userstate
-from support.files import TOP
-from support.interpreters import NO_THREAD, PYTHONS, WITHOUT_IDNA
+from support.interpreters import NO_THREAD, WITHOUT_IDNA
 from support.peers import ACCEPTED, WELL, Peer, answer, reported
-from support.processes import fresh, run_code
+from support.processes import run_code
+from support.receivers import in_threads
 from support.waiting import wait_for
-
-
-def states(receiver):
-    return [(state, re.sub(r"\d+ s$", "0 s", body)) for _, state, body in receiver.shown()]
 
 
 def test_a_block_that_ends_well(receiver):
     with userstate.step(1010, "m", metadata_url=receiver.metadata_url):
         pass
-    assert states(receiver) == WELL
+    assert reported(receiver) == WELL
 
 
 @pytest.mark.parametrize("error", [ValueError("s3cret"), KeyboardInterrupt(), SystemExit(3)],
@@ -30,10 +25,11 @@ def test_a_block_that_fails_is_reported_and_its_exception_untouched(error, recei
     with pytest.raises(type(error)) as caught:
         with userstate.step(1010, "m", metadata_url=receiver.metadata_url):
             raise error
-    assert caught.value is error and error.__context__ is None
+    assert caught.value is error
+    assert error.__context__ is None
     assert [entry.name for entry in caught.traceback] == [
         "test_a_block_that_fails_is_reported_and_its_exception_untouched"]
-    assert states(receiver)[1] == ("failed", f"m: {type(error).__name__} after 0 s")
+    assert reported(receiver)[1] == ("failed", f"m: {type(error).__name__} after 0 s")
 
 
 def test_steps_nest_and_work_in_any_thread(receiver):
@@ -44,8 +40,8 @@ def test_steps_nest_and_work_in_any_thread(receiver):
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(20)
-    assert [message.split(":")[0] for _, message in states(receiver)].count("inner") == 2
-    assert states(receiver)[-1] == ("succeeded", "outer: done after 0 s")
+    assert [message.split(":")[0] for _, message in reported(receiver)].count("inner") == 2
+    assert reported(receiver)[-1] == ("succeeded", "outer: done after 0 s")
 
 
 @pytest.mark.parametrize("script", [answer(403), answer(500)], ids=["403", "500"])
@@ -53,7 +49,8 @@ def test_a_report_that_fails_is_a_warning_and_nothing_else(script, caplog):
     with Peer(script) as peer:
         with userstate.step(1010, "m", url=peer.url, deadline=0.4):
             pass
-    assert {(r.name, r.levelname) for r in caplog.records} == {("userstate", "WARNING")}
+    assert {(record.name, record.levelname) for record in caplog.records} == {
+        ("userstate", "WARNING")}
     assert "HTTP" in caplog.text
 
 
@@ -69,16 +66,18 @@ def test_an_invalid_step_raises_before_the_block(words, options):
 
 def test_a_step_without_a_thread_still_reports_its_end(receiver, edge_python):
     """The report of its start is left out, with a line; it would hold the block up."""
-    code = NO_THREAD + f"""
-with userstate.step(1010, "m", metadata_url="{receiver.metadata_url}", say=print):
+    code = NO_THREAD + """
+with userstate.step(1010, "m", metadata_url=sys.argv[1], say=print):
     print("the block")
 """
-    ended = subprocess.run([edge_python, "-B", "-c", code], cwd=TOP, timeout=60,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    line, block = ended.stdout.decode().splitlines()
-    assert "thread" in line and "left out" in line and block == "the block"
-    assert states(receiver) == WELL[1:]
+    done = run_code(code, receiver.metadata_url, python=edge_python)
+    assert done.status == 0
+    assert done.err == ""
+    line, block = done.out.splitlines()
+    assert "thread" in line
+    assert "left out" in line
+    assert block == "the block"
+    assert reported(receiver) == WELL[1:]
 
 
 @pytest.mark.parametrize("seconds, text", [
@@ -92,23 +91,35 @@ def test_durations_are_readable(seconds, text, said):
         assert peer.events[1]["message"] == f"m: done after {text}"
 
 
-@pytest.mark.parametrize("code, status, end", [
-    ("sys.exit()", 0, "done"), ("sys.exit(0)", 0, "done"), ("sys.exit(None)", 0, "done"),
-    ("sys.exit(False)", 0, "done"), ("raise SystemExit", 0, "done"),
-    ("sys.exit(3)", 3, "SystemExit"), ("sys.exit('why')", 1, "SystemExit"),
-    ("sys.exit(256)", 0, "SystemExit"), ("pass", 0, "done"), ("1 / 0", 1, "ZeroDivisionError"),
-    ("raise KeyboardInterrupt", -2, "KeyboardInterrupt")])
-def test_an_exit_with_status_0_is_a_success(code, status, end, edge_python):
+BLOCK = "import sys, userstate\nwith userstate.step(1010, 'm', url=sys.argv[1]): "
+
+
+@pytest.mark.parametrize("code, status, state, what", [
+    ("pass", 0, "succeeded", "done"),
+    ("sys.exit()", 0, "succeeded", "done"),
+    ("sys.exit(0)", 0, "succeeded", "done"),
+    ("sys.exit(None)", 0, "succeeded", "done"),
+    ("sys.exit(False)", 0, "succeeded", "done"),
+    ("raise SystemExit", 0, "succeeded", "done"),
+    ("sys.exit(3)", 3, "failed", "SystemExit"),
+    ("sys.exit('why')", 1, "failed", "SystemExit"),
+    ("sys.exit(256)", 0, "failed", "SystemExit"),
+    ("1 / 0", 1, "failed", "ZeroDivisionError")])
+def test_an_exit_with_status_0_is_a_success(code, status, state, what, edge_python):
     with Peer(ACCEPTED) as peer:
-        process = subprocess.Popen(
-            [edge_python, "-B", "-c", "import sys, userstate\n"
-             f"with userstate.step(1010, 'm', url=sys.argv[1]): {code}", peer.url], cwd=TOP,
-            stderr=subprocess.DEVNULL, preexec_fn=fresh)
-        process.wait(20)
-        if (status, edge_python) != (-2, PYTHONS.get("3.6")):  # ends with status 1
-            assert process.returncode == status
-        assert reported(peer)[-1] == ("succeeded" if end == "done" else "failed",
-                                  f"m: {end} after 0 s")
+        done = run_code(BLOCK + code, peer.url, python=edge_python, stderr=subprocess.DEVNULL)
+        assert done.status == status
+        assert reported(peer) == [WELL[0], (state, f"m: {what} after 0 s")]
+
+
+def test_an_interrupt_is_a_failure_and_python_ends_as_it_does(edge_python):
+    code = "raise KeyboardInterrupt"
+    as_it_does = run_code(code, python=edge_python, stderr=subprocess.DEVNULL).status
+    assert as_it_does in (-signal.SIGINT, 1)  # 1 before 3.8
+    with Peer(ACCEPTED) as peer:
+        done = run_code(BLOCK + code, peer.url, python=edge_python, stderr=subprocess.DEVNULL)
+        assert done.status == as_it_does
+        assert reported(peer) == [WELL[0], ("failed", "m: KeyboardInterrupt after 0 s")]
 
 
 def test_a_step_may_be_used_again(caplog):
@@ -117,26 +128,28 @@ def test_a_step_may_be_used_again(caplog):
         for _ in range(3):
             with step as entered:
                 assert entered is step
-                wait_for(lambda: len(peer.events) % 2)
+                wait_for(lambda: len(peer.events) % 2 == 1)  # it is told that it runs
         with pytest.raises(KeyError):
             with step:
                 raise KeyError
         with step:
             pass
-        assert reported(peer) == WELL * 3 + [WELL[0], ("failed", "m: KeyError after 0 s")] + WELL
+        assert reported(peer) == [
+            *WELL * 3, WELL[0], ("failed", "m: KeyError after 0 s"), *WELL]
     assert caplog.records == []
 
 
 def test_a_step_tells_the_time_of_each_use(said):
     with Peer(ACCEPTED) as peer:
         step = userstate.step(1010, "m", url=peer.url, **said.options)
-        for seconds in (42, 7):
-            before = len(peer.events)
-            with step:
-                wait_for(lambda: len(peer.events) > before)
-                said.time.now += seconds
-        assert [e["message"] for e in peer.events][1::2] == ["m: done after 42 s",
-                                                             "m: done after 7 s"]
+        with step:
+            wait_for(lambda: len(peer.events) == 1)
+            said.time.now += 42
+        with step:
+            wait_for(lambda: len(peer.events) == 3)
+            said.time.now += 7
+        assert [event["message"] for event in peer.events] == [
+            "m", "m: done after 42 s", "m", "m: done after 7 s"]
 
 
 def test_a_step_within_itself_is_refused_and_the_outer_use_reported():
@@ -154,8 +167,8 @@ def test_a_step_within_itself_is_refused_and_the_outer_use_reported():
 
 def test_a_step_that_another_thread_uses_is_refused():
     with Peer(ACCEPTED) as peer:
-        step, inside, over = userstate.step(1010, "m", url=peer.url), *[
-            threading.Event() for _ in range(2)]
+        step = userstate.step(1010, "m", url=peer.url)
+        inside, over = threading.Event(), threading.Event()
 
         def use():
             with step:
@@ -180,12 +193,12 @@ def test_a_step_decorates_functions_and_each_call_reports():
             return n * factorial(n - 1) if n else 1 + more
         assert (factorial.__name__, factorial.__doc__) == ("factorial", "Return n!")
         assert peer.events == []  # to decorate is not to call
-        assert factorial(0, more=4) == 5 and reported(peer) == WELL
-        assert factorial(3) == 6 and len(peer.events) == 10  # within itself
-        threads = [threading.Thread(target=factorial, args=(0,)) for _ in range(4)]
-        [thread.start() for thread in threads]
-        [thread.join(20) for thread in threads]
-        assert sorted(reported(peer)) == sorted(WELL * 9)
+        assert factorial(0, more=4) == 5
+        assert reported(peer) == WELL
+        assert factorial(3) == 6  # within itself
+        assert len(peer.events) == 10
+        assert in_threads(4, factorial) == [1, 1, 2, 6]  # of 0 to 3
+        assert sorted(reported(peer)) == sorted(WELL * 15)
         with pytest.raises(TypeError):
             factorial("x")
         assert reported(peer)[-1] == ("failed", "m: TypeError after 0 s")
@@ -203,7 +216,6 @@ with userstate.step(1010, "m", url=sys.argv[1]):
         assert reported(peer) == WELL
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_step_whose_block_forks_does_not_wait_for_the_child(edge_python):
     code = """
 import os, sys, time, userstate, warnings
