@@ -1,85 +1,103 @@
 """Every way to start it, in every Python: file, pipe, -c, module, copy, link and zip."""
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import pytest
 
 from support.files import SCRIPT, SOURCE, TOP
 from support.interpreters import PYTHONS
-from support.processes import run
-
-
-@pytest.mark.parametrize("how", ["pipe", "-c", "file"])
-def test_nothing_is_imported_from_where_it_runs(python, how, receiver, tmp_path):
-    for name in ("json", "email", "ssl", "getopt", "re", "random", "urllib", "http",
-                 "socket", "threading", "time", "string", "userstate", "encodings", "os"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stray module ran')")
-    options = {"how": how}
-    if how == "file":
-        copy = tmp_path / "copy.py"
-        copy.write_bytes(SOURCE)
-        ended = subprocess.run([python, "-B", str(copy), "running", "1000", "x"],
-                               env=receiver.env, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, cwd=str(tmp_path))
-        assert (ended.returncode, ended.stderr) == (0, b"")
-    else:
-        ended = run("running", "1000", "x", python=python, cwd=str(tmp_path),
-                    env=receiver.env, **options)
-        assert ended == (0, "", "")
-    assert receiver.shown() == [("user.1000", "running", "x")]
+from support.processes import EVENT_WORDS, run, run_command
 
 
 def test_the_oldest_and_newest_pythons_are_known():
     if len(PYTHONS) == 1:
         pytest.skip("only one Python here: " + ", ".join(PYTHONS))
-    assert list(PYTHONS) == sorted(PYTHONS, key=lambda v: tuple(map(int, v.split("."))))
+    versions = [tuple(map(int, version.split("."))) for version in PYTHONS]
+    assert versions == sorted(versions)
 
 
-def test_runs_as_a_module_and_from_a_zip(python, receiver, tmp_path):
-    import zipfile
-    with zipfile.ZipFile(str(tmp_path / "x.zip"), "w") as archive:
-        archive.write(SCRIPT, "userstate.py")
-    for path in (TOP, str(tmp_path / "x.zip")):
-        ended = subprocess.run([python, "-B", "-m", "userstate", "running", "1000", "x"],
-                               env=dict(receiver.env, PYTHONPATH=path), cwd=str(tmp_path),
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert (ended.returncode, ended.stdout) == (0, b"")
-    assert len(receiver.shown()) == 2
-
-
+# Words for Python, and what it reads.
 WAYS = {
-    "file": [SCRIPT], "isolated": ["-I", SCRIPT], "no site": ["-I", "-S", SCRIPT],
-    "optimised": ["-OO", SCRIPT], "warnings": ["-W", "error", SCRIPT],
-    "command": ["-c", SOURCE], "module": ["-m", "userstate"], "pipe": ["-I", "-"],
+    "file": ([SCRIPT], b""),
+    "isolated": (["-I", SCRIPT], b""),
+    "no site": (["-I", "-S", SCRIPT], b""),
+    "optimised": (["-OO", SCRIPT], b""),
+    "warnings": (["-W", "error", SCRIPT], b""),
+    "command": (["-c", SOURCE], b""),
+    "module": (["-m", "userstate"], b""),
+    "pipe": (["-I", "-"], SOURCE),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_python_every_way(way, python, receiver):
-    """An event, a command, a refusal of bad operands: by this way in this Python."""
-    for words, status in ((["running", "1000", "x"], 0), (["run", "1001", "y", "false"], 1),
-                          (["url"], 0), (["bogus", "1000", "x"], 2)):
-        ended = subprocess.run(
-            [python, "-B", *WAYS[way], *words], env=dict(receiver.env, PYTHONPATH=TOP),
-            input=SOURCE if way == "pipe" else b"", stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, cwd=os.sep, timeout=60)
-        assert ended.returncode == status, ended.stderr
-        assert ended.stderr.count(b"\n") == (status == 2), ended.stderr
+    """An event, a command, a question, a refusal of bad operands: each as it has to end."""
+    words, read = WAYS[way]
+
+    def run_it(*operands):
+        return run_command(python, "-B", *words, *operands, input=read,
+                           env=dict(receiver.env, PYTHONPATH=TOP))
+    assert run_it(*EVENT_WORDS) == (0, "", "")
+    assert run_it("run", "1001", "y", "false") == (1, "", "")
+    assert run_it("url") == (0, receiver.url + "/events\n", "")
+    bad = run_it("bogus", "1000", "x")
+    assert bad.status == 2
+    assert bad.out == ""
+    assert bad.err.count("\n") == 1
     assert [kind for kind, _, _ in receiver.shown()] == ["user.1000", "user.1001", "user.1001"]
 
 
-def test_copied_linked_and_zipped(tmp_path, receiver):
-    environment = dict(receiver.env, PATH=os.environ["PATH"])
-    copy = str(tmp_path / "userstate")
-    shutil.copy(SCRIPT, copy)
-    os.symlink(copy, str(tmp_path / "link"))
-    with zipfile.ZipFile(str(tmp_path / "x.zip"), "w") as archive:
-        archive.write(SCRIPT, "userstate.py")
-    for command in ([copy], [str(tmp_path / "link")], [sys.executable, "-m", "userstate"]):
-        ended = subprocess.run([*command, "running", "1000", "x"], stderr=subprocess.PIPE,
-                               env=dict(environment, PYTHONPATH=str(tmp_path / "x.zip")))
-        assert (ended.returncode, ended.stderr) == (0, b"")
-    assert len(receiver.shown()) == 3
+@pytest.fixture
+def archive(tmp_path):
+    """The path of a zip file with the program in it."""
+    path = str(tmp_path / "x.zip")
+    with zipfile.ZipFile(path, "w") as file:
+        file.write(SCRIPT, "userstate.py")
+    return path
+
+
+def test_runs_from_a_zip(python, receiver, archive):
+    done = run_command(python, "-B", "-m", "userstate", *EVENT_WORDS,
+                       env=dict(receiver.env, PYTHONPATH=archive))
+    assert done == (0, "", "")
+    assert receiver.shown() == [("user.1000", "running", "x")]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The path of a copy of the program, which can be run, of a name without .py."""
+    return shutil.copy(SCRIPT, str(tmp_path / "copy"))
+
+
+def test_runs_as_a_command_of_another_name(copy, receiver):
+    assert run_command(copy, *EVENT_WORDS, env=receiver.env) == (0, "", "")
+    assert receiver.shown() == [("user.1000", "running", "x")]
+
+
+def test_runs_as_a_link(copy, receiver, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(copy)
+    assert run_command(str(link), *EVENT_WORDS, env=receiver.env) == (0, "", "")
+    assert receiver.shown() == [("user.1000", "running", "x")]
+
+
+@pytest.fixture
+def strays(tmp_path):
+    """The path of a folder of modules that must not run."""
+    for name in ("json", "email", "ssl", "getopt", "re", "random", "urllib", "http",
+                 "socket", "threading", "time", "string", "userstate", "encodings", "os"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stray module ran')")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["pipe", "-c"])
+def test_nothing_is_imported_from_where_it_runs(how, python, receiver, strays):
+    done = run(*EVENT_WORDS, how=how, python=python, cwd=strays, env=receiver.env)
+    assert done == (0, "", "")
+    assert receiver.shown() == [("user.1000", "running", "x")]
+
+
+def test_nothing_is_imported_from_beside_the_file(python, receiver, strays, copy):
+    done = run_command(python, "-B", copy, *EVENT_WORDS, cwd=strays, env=receiver.env)
+    assert done == (0, "", "")
+    assert receiver.shown() == [("user.1000", "running", "x")]
