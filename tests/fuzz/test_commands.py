@@ -6,15 +6,14 @@ import re
 import select
 import signal
 import subprocess
-import sys
-import threading
+import time
 from contextlib import suppress
 
 import pytest
 
-from support.files import SCRIPT
-from support.fuzzing import FUZZ_SEED, FUZZ_TIMES
-from support.peers import ACCEPTED, Peer
+from support.fuzzing import FUZZ_SEED, seeds_of
+from support.peers import ACCEPTED, Peer, reported
+from support.processes import start
 
 COMMANDS = {  # and how they end, if not by the signal
     "echo ready; exec sleep 0.3": ["done"],
@@ -35,28 +34,27 @@ def one_run(seed):
     command, number = dice.choice(list(COMMANDS)), dice.choice(SIGNALS)
     whom = dice.choice(["wrapper", "command", "group"])
     early = whom != "command" and dice.random() < 0.5
-    told = f"{whom} {number.name}{' early' * early}: {command}"
+    told = f"{whom} {number.name}, {'early' if early else 'when ready'}: {command}"
     with Peer(ACCEPTED) as peer:
-        process = subprocess.Popen(
-            [sys.executable, "-B", SCRIPT, "--url", peer.url, "run", "1010", "m", "sh", "-c",
-             command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        process = start("run", "1010", "m", "sh", "-c", command, url=peer.url, first=None,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         with process:
             try:
                 if not early and not select.select([process.stdout], [], [], 30)[0]:
                     raise subprocess.TimeoutExpired("ready", 30)
-                threading.Event().wait(dice.choice([0, 0.01, 0.1, 0.25]) * dice.random())
+                time.sleep(dice.choice([0, 0.01, 0.1, 0.25]) * dice.random())
                 send(number, whom, process)
                 _, err = process.communicate(timeout=30)
             except subprocess.TimeoutExpired as error:
                 os.killpg(process.pid, signal.SIGKILL)
                 return f"{told}: {error}"
-        events = [(event["state"], event["message"]) for event in peer.events]
+        events = reported(peer)
     told += f": {process.returncode} {events} {err}"
     if early and number == signal.SIGINT:  # Python itself says something while it starts
         err = b""
     if early and not events:  # the program had not begun
-        by_python = [1] if number == signal.SIGINT else []
-        right = process.returncode in [-number, *by_python]
+        statuses = [-number, 1] if number == signal.SIGINT else [-number]  # 1: by Python
+        right = process.returncode in statuses
     else:
         right = is_right(events, process.returncode,
                          [*COMMANDS[command], f"killed by {number.name}"])
@@ -68,7 +66,7 @@ def is_right(events, status, ends):
     if len(events) != 2 or events[0] != ("running", "m"):
         return False
     state, message = events[1]
-    end = re.fullmatch(r"m: (done|exit status (\d+)|killed by (\w+)) after \d+ s", message)
+    end = re.fullmatch(r"m: (done|exit status (\d+)|killed by (\w+)) after 0 s", message)
     if not end or end.group(1) not in ends:
         return False
     expected = int(end.group(2) or 0)
@@ -95,7 +93,8 @@ def send(number, whom, process):
 def test_any_signal_at_any_moment_is_reported():
     if not os.path.exists("/proc/self/task"):
         pytest.skip("no /proc here")
-    seeds = [FUZZ_SEED * 10000 + number for number in range(200 * FUZZ_TIMES)]
+    seeds = seeds_of(200)
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        wrong = [(seed, what) for seed, what in zip(seeds, pool.map(one_run, seeds)) if what]
+        results = list(pool.map(one_run, seeds))
+    wrong = [(seed, result) for seed, result in zip(seeds, results) if result]
     assert not wrong, f"FUZZ_SEED={FUZZ_SEED}: {wrong[:5]}"
