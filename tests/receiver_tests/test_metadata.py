@@ -1,9 +1,7 @@
 """The metadata document, which has the shape of the real one."""
 import json
-import socket
 
-import service
-from support.receivers import ask, get
+from support.receivers import Receiver, ask, exchange, get
 
 
 def test_the_document_has_the_real_shape_and_points_back(receiver):
@@ -15,11 +13,22 @@ def test_the_document_has_the_real_shape_and_points_back(receiver):
     assert document["network"]["addresses"][0]["address"] == "127.0.0.1"
 
 
-# The document, a leaf a line, as jq names them; what it says of a machine with IPv6 is apart.
+def test_the_document_points_to_the_name_that_was_asked(receiver):
+    _, body = ask(receiver, "GET", "/metadata", None, {"Host": "localhost:81"})
+    assert json.loads(body.decode())["user_state_url"] == "http://localhost:81/events"
+
+
+def test_the_document_points_to_the_address_if_no_name_was_asked(receiver):
+    answer = exchange(receiver, b"GET /metadata HTTP/1.0\r\n\r\n")
+    assert f"{receiver.url}/events".encode() in answer
+
+
+# The document, a leaf a line, as jq names them; SHORT is the beginning of DEVICE. What it
+# says of a machine with IPv6 is apart.
 DOCUMENT = """
 id "DEVICE"
 hostname "NAME"
-iqn "iqn.2024-02.net.packet:device.DEVICE"
+iqn "iqn.2024-02.net.packet:device.SHORT"
 operating_system.slug "custom_ipxe"
 operating_system.distro "custom_ipxe"
 operating_system.version "1"
@@ -133,24 +142,30 @@ network.addresses.0.parent_block.cidr 56
 
 def leaves(value, path=""):
     """Return a line "path value" for each value in a JSON document."""
-    pairs = (value.items() if isinstance(value, dict) and value else
-             enumerate(value) if isinstance(value, list) and value else None)
-    if pairs is None:
+    if isinstance(value, dict) and value:
+        pairs = value.items()
+    elif isinstance(value, list) and value:
+        pairs = enumerate(value)
+    else:
         return [f"{path[1:]} {json.dumps(value)}"]
     return [leaf for key, inner in pairs for leaf in leaves(inner, f"{path}.{key}")]
 
 
+def told_of(address):
+    """Return the leaves of what the machine at address is told, with the names above."""
+    with Receiver(proxy="127.0.0.1", names={address: "NAME"}) as receiver:
+        status, body = ask(receiver, "GET", "/metadata", None, {"X-Forwarded-For": address})
+        assert status == 200
+        device = receiver.device(address)
+        text = body.decode().replace(receiver.url, "SERVICE").replace(device, "DEVICE")
+        return leaves(json.loads(text.replace(device[:8], "SHORT")))
+
+
 def test_the_document_says_what_the_real_one_says_of_a_machine():
-    four = leaves(service.document("DEVICE", "192.0.2.7", "NAME", "SERVICE"))
-    assert four == DOCUMENT.strip().splitlines()
-    six = leaves(service.document("DEVICE", "2001:db8::7", "NAME", "SERVICE"))
+    assert told_of("192.0.2.7") == DOCUMENT.strip().splitlines()
+
+
+def test_the_document_says_what_differs_of_a_machine_with_ipv6():
+    four, six = told_of("192.0.2.7"), told_of("2001:db8::7")
     assert [leaf for leaf in six if leaf not in four] == OF_IPV6.strip().splitlines()
     assert [leaf.split()[0] for leaf in six] == [leaf.split()[0] for leaf in four]
-
-
-def test_the_document_points_to_the_name_that_was_asked(receiver):
-    _, body = ask(receiver, "GET", "/metadata", None, {"Host": "localhost:81"})
-    assert json.loads(body.decode())["user_state_url"] == "http://localhost:81/events"
-    with socket.create_connection(receiver.server_address) as old:
-        old.sendall(b"GET /metadata HTTP/1.0\r\n\r\n")
-        assert f"{receiver.url}/events".encode() in old.makefile("rb").read()

@@ -1,85 +1,45 @@
-"""How it is started, what prevents that, and how it ends."""
-import os
-import re
-import signal
-import socket
-import sqlite3
+"""What the options on the command line do."""
+import json
 import ssl
-import subprocess
-import sys
 import urllib.request
 
-import pytest
-
-import service
-from support.files import TESTS
-from support.receivers import Process, ask, get, read_json
-from support.waiting import wait_for
-
-
-def test_starts_says_what_to_export_and_ends_in_silence_on_ctrl_c():
-    with subprocess.Popen([sys.executable, "-B", os.path.join(TESTS, "service.py"), "--port",
-                           "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as service:
-        first, second = service.stdout.readline(), service.stdout.readline()
-        url = re.fullmatch(rb"export USERSTATE_METADATA_URL=(http://\S+/metadata)\n", second)
-        assert first.startswith(b"#") and b"user_state_url" in get(url.group(1).decode())
-        service.send_signal(signal.SIGINT)
-        assert service.communicate(timeout=20) == (b"", b"")
-        assert service.returncode == 0
+from support.receivers import (
+    TAKEN,
+    ReceiverProcess,
+    ask,
+    get,
+    post,
+    read_json,
+    read_page,
+)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ends_in_silence_while_it_waits_for_the_database(tmp_path, number):
-    data = str(tmp_path / "events")
-    other = sqlite3.connect(data, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    with subprocess.Popen([sys.executable, "-B", os.path.join(TESTS, "service.py"), "--data",
-                           data], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as starting:
-        wait_for(lambda: os.path.exists(data + "-lock"))
-        starting.send_signal(number)
-        assert starting.communicate(timeout=20) == (b"", b"")
-        assert starting.returncode == 0
-    other.close()
-
-
-def test_says_in_a_line_that_it_cannot_write_to_stdout():
-    with open("/dev/full", "wb") as full:
-        ended = subprocess.run(
-            [sys.executable, "-B", os.path.join(TESTS, "service.py"), "--port", "0"],
-            stdout=full, stderr=subprocess.PIPE, timeout=20)
-    assert (ended.returncode, ended.stderr) == (
-        1, b"service: cannot write to stdout: No space left on device\n")
-
-
-@pytest.mark.parametrize("words", [["--port", "70000"], ["--host", "192.0.2.1"]])
-def test_says_in_a_line_why_it_cannot_start(words):
-    ended = subprocess.run([sys.executable, "-B", os.path.join(TESTS, "service.py"), *words],
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert ended.returncode == 1 and ended.stdout == b""
-    assert re.fullmatch(rb"service: cannot start on .*\n", ended.stderr)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ends_with_status_0_though_clients_wait(number):
-    with Process() as own, socket.create_connection(own.server_address) as waiting:
-        waiting.sendall(b"GET /devices/127.0.0.1/wait HTTP/1.0\r\n\r\n")
-        assert own.post(b"{}") == 200
-        own.end(number)
-        assert (own.process.returncode, own.errors()) == (0, "")
+def hostname(receiver, address):
+    """Return what a device behind a proxy is told that its name is."""
+    _, body = ask(receiver, "GET", "/metadata", None, {"X-Forwarded-For": address})
+    return json.loads(body.decode())["hostname"]
 
 
 def test_names_devices_as_a_hosts_file_does(tmp_path):
-    (tmp_path / "names").write_text(
-        "# all of them\n10.0.0.1 first.example first # one\n\n"
-        "127.0.0.1\tme.example\n2001:DB8::1 six\n10.0.0.1 later\n")
-    with Process("--names", str(tmp_path / "names")) as own:
-        assert read_json(own, "/metadata")["hostname"] == "me.example"
-        assert own.post(b"{}") == 200
-        assert b'title="me.example"' in get(own.url)
-        assert b"me.example" in get(own.url + "/devices/127.0.0.1")
-        assert read_json(own, "/devices")["devices"][0]["hostname"] == "me.example"
-    assert service.read_names(str(tmp_path / "names")) == {
-        "10.0.0.1": "first.example", "127.0.0.1": "me.example", "2001:db8::1": "six"}
+    names = tmp_path / "names"
+    names.write_text("# all of them\n10.0.0.1 first.example first # one\n\n"
+                     "127.0.0.1\tme.example\n2001:DB8::1 six\n10.0.0.1 later\n")
+    with ReceiverProcess("--names", str(names), "--trust-proxy", "127.0.0.1") as receiver:
+        assert hostname(receiver, "10.0.0.1") == "first.example"
+        assert hostname(receiver, "127.0.0.1") == "me.example"
+        assert hostname(receiver, "2001:db8::1") == "six"
+        assert hostname(receiver, "10.0.0.2").startswith("practice-")
+
+
+def test_shows_the_name_of_a_device_wherever_it_is_listed(tmp_path):
+    (tmp_path / "names").write_text("127.0.0.1 me.example\n")
+    with ReceiverProcess("--names", str(tmp_path / "names")) as receiver:
+        assert post(receiver) == TAKEN
+        assert read_json(receiver, "/metadata")["hostname"] == "me.example"
+        assert 'title="me.example"' in read_page(receiver)
+        assert "me.example" in read_page(receiver, "/devices/127.0.0.1")
+        device, = read_json(receiver, "/devices")["devices"]
+        assert device["hostname"] == "me.example"
 
 
 def test_without_names_a_device_is_called_after_its_id(receiver):
@@ -87,50 +47,23 @@ def test_without_names_a_device_is_called_after_its_id(receiver):
         "practice-" + receiver.device("127.0.0.1")[:8])
 
 
-def test_takes_every_option(tmp_path, certificate):
+def test_takes_every_option_together(tmp_path):
+    data = tmp_path / "events"
     words = ("--host 127.0.0.1 --only 127.0.0.1 ::1 --quiet-after 0.5 --host-name a.example "
              "--host-name b.example --trust-proxy 127.0.0.1").split()
-    with Process(*words, "--data", str(tmp_path / "events")) as own:
+    with ReceiverProcess(*words, "--data", str(data)) as receiver:
         for host in ("a.example", "b.example"):
-            assert ask(own, "GET", "/metadata", None, {"Host": host})[0] == 200
-        forwarded = {"X-Forwarded-For": "10.0.0.1"}
-        assert ask(own, "GET", "/metadata", None, forwarded)[0] == 404
-        forwarded = {"X-Forwarded-For": "0:0::1"}
-        assert ask(own, "GET", "/metadata", None, forwarded)[0] == 200
-    with Process("--tls-cert", certificate[0], "--tls-key", certificate[1]) as own:
-        context = ssl.create_default_context(cafile=certificate[0])
-        with urllib.request.urlopen(own.url + "/metadata", context=context) as reply:
-            assert reply.status == 200
+            assert ask(receiver, "GET", "/metadata", None, {"Host": host})[0] == 200
+        for forwarded, status in (("10.0.0.1", 404), ("0:0::1", 200)):
+            headers = {"X-Forwarded-For": forwarded}
+            assert ask(receiver, "GET", "/metadata", None, headers)[0] == status
+        assert data.exists()
 
 
-@pytest.mark.parametrize("words, line", [
-    (["--data", "{folder}"], "cannot use .*: it is no regular file"),
-    (["--data", "{folder}/no/file"], "cannot use .*: unable to open database file"),
-    (["--data", "{folder}/lines"], "cannot use .*: it holds lines of JSON, .* another file"),
-    (["--names", "{folder}/none"], "cannot read .*: No such file or directory"),
-    (["--names", "{folder}/lines"], ".*lines, line 1: must be an address and a name"),
-    (["--names", "{folder}/bytes"], "cannot read .*: it is not UTF-8"),
-    (["--tls-cert", "{folder}/lines"], "--tls-cert and --tls-key belong together"),
-    (["--tls-key", "{folder}/lines"], "--tls-cert and --tls-key belong together"),
-    (["--tls-cert", "{folder}/lines", "--tls-key", "{folder}/lines"], "cannot use .*"),
-    (["--tls-cert", "{folder}/none", "--tls-key", "{folder}/none"], "cannot use .*No such.*"),
-    (["--host", "no such host"], "cannot start on no such host port .*")])
-def test_says_in_a_line_what_prevents_a_start(tmp_path, words, line):
-    (tmp_path / "lines").write_text('{"id": 1}\n')
-    (tmp_path / "bytes").write_bytes(b"10.0.0.1 \xff\n")
-    words = [word.replace("{folder}", str(tmp_path)) for word in words]
-    ended = subprocess.run(
-        [sys.executable, "-B", os.path.join(TESTS, "service.py"), "--port", "0", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert (ended.returncode, ended.stdout) == (1, b"")
-    assert re.fullmatch(f"service: {line}\n", ended.stderr.decode())
-
-
-@pytest.mark.parametrize("words", [
-    ["--quiet-after", "0"], ["--quiet-after", "nan"], ["--only", "x"], ["--port", "x"],
-    ["--trust-proxy", "proxy.example"]])
-def test_refuses_an_option_that_is_wrong_with_status_2(words):
-    ended = subprocess.run([sys.executable, "-B", os.path.join(TESTS, "service.py"), *words],
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert (ended.returncode, ended.stdout) == (2, b"")
-    assert f"argument {words[0]}: invalid " in ended.stderr.decode()
+def test_serves_https_with_a_certificate_and_its_key(authority):
+    certificate = str(authority / "good")
+    with ReceiverProcess("--tls-cert", certificate, "--tls-key", certificate) as receiver:
+        assert receiver.url.startswith("https://")
+        context = ssl.create_default_context(cafile=str(authority / "ca.pem"))
+        document = get(receiver.url + "/metadata", urllib.request.HTTPSHandler(context=context))
+        assert json.loads(document.decode())["user_state_url"] == receiver.url + "/events"

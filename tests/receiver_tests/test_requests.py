@@ -4,31 +4,62 @@ import json
 import re
 import socket
 import struct
-import time
-import urllib.request
+import urllib.error
+from contextlib import closing
 
 import pytest
 
 import service
-from support.receivers import ask, get, state
-from support.waiting import wait_for
+from support.receivers import (
+    TAKEN,
+    ask,
+    connect,
+    event,
+    exchange,
+    get,
+    post,
+    read_to_end,
+)
+from support.waiting import at_most, wait_for
 
 
 @pytest.mark.parametrize("method, path, status", [
-    ("POST", "/events/", 404), ("GET", "/nothing", 404), ("POST", "/", 404),
-    ("POST", "/metadata", 405), ("GET", "/devices/none/events", 404),
-    ("GET", "/metadata", 200), ("GET", "/metadata?x=1", 200), ("GET", "/", 200)])
+    ("GET", "/", 200), ("GET", "/metadata", 200), ("GET", "/metadata?x=1", 200),
+    ("GET", "/nothing", 404), ("POST", "/", 404), ("POST", "/events/", 404),
+    ("GET", "/devices/none/events", 404), ("POST", "/metadata", 405)])
 def test_answers(receiver, method, path, status):
     assert ask(receiver, method, path)[0] == status
 
 
-def test_head_is_answered_without_a_body(receiver):
-    receiver.put("127.0.0.1", {"state": "running", "code": 1000, "message": "m"})
-    for path in ("/", "/devices", "/devices/127.0.0.1/events"):
-        with socket.create_connection(receiver.server_address) as connection:
-            connection.sendall(f"HEAD {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
-            got = connection.makefile("rb").read()
-        assert got.startswith(b"HTTP/1.1 200 ") and got.endswith(b"\r\n\r\n")
+def test_an_unknown_page_is_a_404_for_urllib_too(receiver):
+    with pytest.raises(urllib.error.HTTPError, match="404") as raised:
+        get(receiver.url + "/phone-home")
+    raised.value.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/devices", "/devices/127.0.0.1/events"])
+def test_head_is_answered_without_a_body(receiver, path):
+    receiver.put("127.0.0.1", event("running"))
+    answer = exchange(receiver, f"HEAD {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_body_that_nobody_asked_for_is_not_the_next_request(receiver):
+    with closing(http.client.HTTPConnection(*receiver.server_address)) as connection:
+        for _ in range(2):
+            connection.request("POST", "/metadata", b"GET /nothing HTTP/1.0\r\n\r\n")
+            reply = connection.getresponse()
+            assert reply.status == 405
+            assert reply.read() != b""
+
+
+def test_takes_a_body_of_4_mib(receiver):
+    room = 4 * 2**20 - len(json.dumps(event("running")))
+    body = json.dumps(event("running", message="x" * room)).encode()
+    assert len(body) == 4 * 2**20
+    assert post(receiver, body) == TAKEN
+    assert receiver.shown() == [("user.1000", "running", "x" * room)]
 
 
 HEADS = {
@@ -41,98 +72,96 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_goes_on_serving_after_a_bad_length(receiver, name):
-    header, status = HEADS[name]
-    with socket.create_connection(receiver.server_address) as bad:
+@pytest.mark.parametrize("header, status", HEADS.values(), ids=HEADS.keys())
+def test_goes_on_serving_after_a_bad_length(receiver, header, status):
+    with connect(receiver) as bad:
         bad.sendall(f"POST /events HTTP/1.1\r\n{header}\r\n\r\n".encode())
         assert bad.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
-    assert ask(receiver, "POST", "/events", b"{}") == (200, b"")
+    assert post(receiver) == TAKEN
+
+
+def test_a_client_that_sends_too_much_reads_why(receiver):
+    assert post(receiver, b"x" * (4 * 2**20 + 1))[0] == 413
+
+
+def test_a_client_that_asks_before_it_sends_too_much_reads_why(receiver):
+    with connect(receiver) as polite:
+        polite.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 9999999\r\n"
+                       b"Expect: 100-continue\r\n\r\n")
+        assert polite.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def has_reset(client):
+    """Send one more byte; return whether the connection has ended for both directions."""
+    try:
+        client.sendall(b"x")
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_closes_behind_a_refusal_and_reads_on_for_a_moment(receiver, settings):
+    settings(DRAIN_MOST=2)
+    with connect(receiver) as refused:
+        with at_most(9, least=1):
+            with at_most(2):  # and not when it has ended to read
+                refused.sendall(b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+                assert b"\r\nConnection: close\r\n" in read_to_end(refused)
+            wait_for(lambda: has_reset(refused))
 
 
 def test_a_body_that_is_cut_is_no_event_although_it_is_json(receiver):
-    with socket.create_connection(receiver.server_address, timeout=10) as bad:
-        bad.sendall(b'POST /events HTTP/1.1\r\nContent-Length: 99\r\n\r\n{"code": 1}')
-        bad.shutdown(socket.SHUT_WR)
-        assert bad.recv(100) == b""
+    assert exchange(receiver, b'POST /events HTTP/1.1\r\nContent-Length: 99\r\n\r\n'
+                              b'{"code": 1}') == b""
     assert receiver.shown() == []
 
 
-def test_takes_a_body_of_4_mib(receiver):
-    empty = json.dumps(state("running", 1000, ""))
-    body = json.dumps(state("running", 1000, "x" * (4 * 2**20 - len(empty)))).encode()
-    assert len(body) == 4 * 2**20
-    assert ask(receiver, "POST", "/events", body) == (200, b"")
-    assert len(receiver.shown()[0][2]) == 4 * 2**20 - len(empty)
-
-
-def test_a_body_that_nobody_asked_for_is_not_the_next_request(receiver):
-    connection = http.client.HTTPConnection(*receiver.server_address)
-    for _ in range(2):
-        connection.request("POST", "/metadata", b"GET /nothing HTTP/1.0\r\n\r\n")
-        reply = connection.getresponse()
-        assert (reply.status, bool(reply.read())) == (405, True)
-    connection.close()
-
-
 def test_serves_others_while_a_client_hangs(receiver):
-    with socket.create_connection(receiver.server_address) as idle, \
-            socket.create_connection(receiver.server_address) as half:
+    with connect(receiver) as idle, connect(receiver) as half:
         half.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")
         idle.sendall(b"GET")
-        assert ask(receiver, "POST", "/events", b"{}") == (200, b"")
+        assert post(receiver) == TAKEN
 
 
-def test_an_unknown_page_is_a_404_for_urllib_too(receiver):
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        get(receiver.url + "/phone-home")
+def is_cut_off(client):
+    """Send one more byte; return whether the receiver has ended the connection."""
+    try:
+        client.sendall(b"x")
+        return not client.recv(100)
+    except socket.timeout:
+        return False
+    except ConnectionError:
+        return True
 
 
-def test_a_fault_of_its_own_is_a_line_and_no_end(receiver, monkeypatch, capsys):
-    def fail(body):
-        raise KeyError("\x1b")
-    monkeypatch.setattr(service, "read_event", fail)
-    for _ in range(2):
-        with pytest.raises(http.client.RemoteDisconnected):
-            ask(receiver, "POST", "/events", b"{}")
-    assert get(receiver.url)
-    assert re.fullmatch("service: cannot answer: KeyError: [ -~]+\n", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("request_head", [
+@pytest.mark.parametrize("begin", [
     b"", b"POST /events HT", b"POST /events HTTP/1.1\r\nContent-Length: 99\r\n\r\n{",
     b"POST /events HTTP/1.1\r\nContent-Length: 999999\r\n\r\n{"])
-def test_cuts_off_a_client_that_sends_byte_after_byte(receiver, monkeypatch, request_head):
-    monkeypatch.setattr(service, "REQUEST_MOST", 0.3)
-    with socket.create_connection(receiver.server_address) as slow:
-        slow.sendall(request_head)
+def test_cuts_off_a_client_that_sends_byte_after_byte(receiver, settings, begin):
+    settings(REQUEST_MOST=0.3)
+    with connect(receiver) as slow:
+        slow.sendall(begin)
         slow.settimeout(0.01)
-        begun = time.monotonic()
-        with pytest.raises(ConnectionError):
-            while time.monotonic() < begun + 10:
-                slow.send(b"x")
-                try:
-                    if not slow.recv(100):
-                        raise ConnectionResetError
-                except socket.timeout:
-                    pass
+        with at_most(10):
+            wait_for(lambda: is_cut_off(slow))
     wait_for(lambda: not receiver.serving)
-    assert ask(receiver, "POST", "/events", b"{}") == (200, b"")
+    assert post(receiver) == TAKEN
 
 
-def test_cuts_off_a_client_that_does_not_read(receiver, monkeypatch):
+def test_cuts_off_a_client_that_does_not_read(receiver, settings):
     for _ in range(4):
-        receiver.put("127.0.0.1", state("running", 1, "x" * (4 << 20)))
-    monkeypatch.setattr(service, "REQUEST_MOST", 0.5)
-    with socket.create_connection(receiver.server_address) as deaf:
+        receiver.put("127.0.0.1", event("running", message="x" * 4 * 2**20))
+    settings(REQUEST_MOST=0.5)
+    with connect(receiver) as deaf:
         deaf.sendall(b"GET /devices/127.0.0.1/events HTTP/1.1\r\n\r\n")
         wait_for(lambda: receiver.serving)
         wait_for(lambda: not receiver.serving)
 
 
 BAD = {
-    "no version": b"GET\r\n\r\n", "noise": bytes(range(256)) * 20, "a TLS hello":
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 500,
+    "no version": b"GET\r\n\r\n",
+    "noise": bytes(range(256)) * 20,
+    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 500,
     "a long line": b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n",
     "many headers": b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
     "an odd method": b"DANCE /events HTTP/1.1\r\n\r\n",
@@ -146,40 +175,31 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_goes_on_in_silence_after(receiver, name, capsys):
-    with socket.create_connection(receiver.server_address) as bad:
-        bad.sendall(BAD[name])
-        bad.shutdown(socket.SHUT_WR)
-        answer = bad.makefile("rb").read()
-        assert re.match(rb"HTTP/1.[01] [45]\d\d |<!DOCTYPE", answer)
-    with socket.create_connection(receiver.server_address) as reset:
-        reset.sendall(BAD[name])
-        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert ask(receiver, "POST", "/events", b"{}") == (200, b"")
+@pytest.mark.parametrize("request_bytes", BAD.values(), ids=BAD.keys())
+def test_refuses_in_silence(receiver, request_bytes, capsys):
+    answer = exchange(receiver, request_bytes)
+    assert re.match(rb"HTTP/1.[01] [45]\d\d |<!DOCTYPE", answer)
+    assert post(receiver) == TAKEN
     wait_for(lambda: not receiver.serving)
     assert capsys.readouterr().err == ""
 
 
-def test_a_client_that_sends_too_much_reads_why(receiver):
-    connection = http.client.HTTPConnection(*receiver.server_address)
-    connection.request("POST", "/events", b"x" * (4 * 2**20 + 1))
-    assert connection.getresponse().status == 413
-    connection.close()
-    with socket.create_connection(receiver.server_address) as polite:
-        polite.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 9999999\r\n"
-                       b"Expect: 100-continue\r\n\r\n")
-        assert polite.recv(100).startswith(b"HTTP/1.1 413 ")
+@pytest.mark.parametrize("request_bytes", BAD.values(), ids=BAD.keys())
+def test_goes_on_in_silence_after_a_reset_behind(receiver, request_bytes, capsys):
+    with connect(receiver) as reset:
+        reset.sendall(request_bytes)
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert post(receiver) == TAKEN
+    wait_for(lambda: not receiver.serving)
+    assert capsys.readouterr().err == ""
 
 
-def test_closes_behind_a_refusal_and_reads_on_for_a_moment(receiver, monkeypatch):
-    monkeypatch.setattr(service, "DRAIN_MOST", 2)
-    with socket.create_connection(receiver.server_address, timeout=10) as refused:
-        begun = time.monotonic()
-        refused.sendall(b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
-        assert b"\r\nConnection: close\r\n" in refused.makefile("rb").read()
-        assert time.monotonic() - begun < 2  # and not when it has ended to read
-        with pytest.raises(ConnectionError):
-            while time.monotonic() < begun + 10:
-                refused.sendall(b"x")
-        assert time.monotonic() - begun < 9
+def test_a_fault_of_its_own_is_a_line_and_no_end(receiver, monkeypatch, capsys):
+    def fail(body):
+        raise KeyError("\x1b")
+    monkeypatch.setattr(service, "read_event", fail)
+    for _ in range(2):
+        with pytest.raises(http.client.RemoteDisconnected):
+            post(receiver)
+    assert get(receiver.url)
+    assert re.fullmatch("service: cannot answer: KeyError: [ -~]+\n", capsys.readouterr().err)

@@ -1,14 +1,16 @@
 """A Chromium, as a person uses it."""
-import base64
 import json
 import re
 import shutil
 import subprocess
 import tempfile
 import urllib.request
+from contextlib import ExitStack
 
-DRIVER = shutil.which("chromedriver")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+from support.tools import find
+
+DRIVER = find("chromedriver")
+CHROMIUM = find("chromium") or find("google-chrome")
 ARGUMENTS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
              "--disable-background-networking --disable-component-update --disable-sync "
              "--disable-dev-shm-usage").split()
@@ -20,35 +22,44 @@ class Browser:
     """A Chromium of its own, driven by the WebDriver protocol."""
 
     def __enter__(self):
-        self.folder = tempfile.mkdtemp()
-        for _ in range(10):  # it gives up if its port is free in one family of addresses only
-            self.driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE,
-                                           stderr=subprocess.DEVNULL)
-            lines = iter(self.driver.stdout.readline, b"")
-            found = next(filter(None, (re.search(rb"successfully on port (\d+)", line)
-                                       for line in lines)), None)
-            if found:
-                break
-            self.driver.communicate()
-        self.session = f"http://127.0.0.1:{int(found.group(1))}/session"
-        options = {"args": [*ARGUMENTS, f"--user-data-dir={self.folder}"],
-                   "binary": CHROMIUM}
-        made = self.ask("", capabilities={"alwaysMatch": {"goog:chromeOptions": options}})
-        self.session += "/" + made["sessionId"]
+        with ExitStack() as stack:
+            folder = tempfile.mkdtemp()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self.session = f"http://127.0.0.1:{self.start_driver(stack)}/session"
+            options = {"args": [*ARGUMENTS, f"--user-data-dir={folder}"], "binary": CHROMIUM}
+            made = self.ask("", capabilities={
+                "alwaysMatch": {"goog:chromeOptions": options}})
+            self.session += "/" + made["sessionId"]
+            stack.callback(self.send, "DELETE")
+            self.ending = stack.pop_all()
         return self
 
-    def __exit__(self, *error):
-        urllib.request.urlopen(urllib.request.Request(self.session, method="DELETE")).close()
-        self.driver.kill()
-        self.driver.communicate()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def __exit__(self, *exception):
+        self.ending.close()
 
-    def ask(self, path, **values):
-        request = urllib.request.Request(self.session + path, json.dumps(values).encode(),
-                                         {"Content-Type": "application/json"})
+    @staticmethod
+    def start_driver(stack):
+        """Start a driver that stack ends; return its port."""
+        for _ in range(10):  # it gives up if its port is free in one family of addresses only
+            driver = stack.enter_context(subprocess.Popen(
+                [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+            stack.callback(driver.kill)
+            for line in driver.stdout:
+                found = re.search(rb"successfully on port (\d+)", line)
+                if found:
+                    return int(found.group(1))
+        raise AssertionError("the driver does not start")
+
+    def send(self, method, path="", body=None):
+        """Send a request of the protocol; return the value of its answer."""
+        request = urllib.request.Request(self.session + path, body, method=method,
+                                         headers={"Content-Type": "application/json"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=60) as reply:
             return json.loads(reply.read().decode())["value"]
+
+    def ask(self, path, **values):
+        return self.send("POST", path, json.dumps(values).encode())
 
     def devtools(self, command, **values):
         return self.ask("/goog/cdp/execute", cmd=command, params=values)
@@ -63,7 +74,3 @@ class Browser:
 
     def run(self, script, *args):
         return self.ask("/execute/sync", script=script, args=args)
-
-    def screenshot(self, path):
-        with open(path, "wb") as file:
-            file.write(base64.b64decode(self.devtools("Page.captureScreenshot")["data"]))

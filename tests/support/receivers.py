@@ -4,27 +4,25 @@ import http.client
 import json
 import os
 import re
-import signal
+import resource
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import urllib.request
+from contextlib import ExitStack, closing, contextmanager
 
 from service import Service
 from support.files import TESTS
+from support.processes import ended, fresh, start_command
 
-
-def get(url):
-    """Return the body of what a browser without proxies gets from url."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=10) as reply:
-        return reply.read()
+PROGRAM = os.path.join(TESTS, "service.py")
+TAKEN = (200, b"")  # the answer to an event that is taken
 
 
 class Receiver(Service):
-    """The receiver, started, and what its timeline shows."""
+    """The receiver in this process: started by `with`, and what its timeline shows."""
 
     def __enter__(self):
         self.metadata_url = self.url + "/metadata"
@@ -35,6 +33,7 @@ class Receiver(Service):
 
     def __exit__(self, *exception):
         self.shutdown()
+        self.thread.join()
         self.server_close()
 
     @property
@@ -47,36 +46,58 @@ class Receiver(Service):
         return [(event["type"], event["state"], event["body"])
                 for event in self.timeline(self.device(address))[::-1]]
 
+    def execute(self, statement, values=()):
+        """Return the rows of a statement of SQL, which may change what has happened."""
+        with self.store.writing:
+            return [tuple(row) for row in self.store.writer.execute(statement, values)]
 
-class Process:
-    """The service in a process of its own, started with these words; `limit`: resource's."""
 
-    def __init__(self, *words, limit=None):
-        code = "import service, sys; sys.exit(service.main(sys.argv[1:]))"
+def start_receiver(*words, limit=None, flags=(), **options):
+    """Start the receiver on a free port, in a process as start_command() makes it.
+
+    limit: one of resource's limits, and what it is to be.
+    """
+    def first():
+        fresh()
         if limit:
-            code = f"import resource; resource.setrlimit(resource.{limit}); {code}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-B", "-c", code, "--port", "0", *words], cwd=TESTS,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.url = re.search(r"http\S+(?=/)", self.process.stdout.readline().decode()).group()
-        self.server_address = re.search(r"//(.*):", self.url).group(1), int(
-            self.url.rpartition(":")[2])
+            name, most = limit
+            resource.setrlimit(name, (most, most))
+    options.setdefault("stdout", subprocess.PIPE)
+    return start_command(sys.executable, "-B", *flags, PROGRAM, "--port", "0", *words,
+                         first=first, stderr=subprocess.PIPE, **options)
+
+
+def run_receiver(*words, **options):
+    """Start the receiver, which is not to go on by itself, and tell how it ended."""
+    return ended(start_receiver(*words, **options))
+
+
+class ReceiverProcess:
+    """The receiver in a process of its own, started by `with` as start_receiver() does."""
+
+    def __init__(self, *words, **options):
+        self.words, self.options = words, options
 
     def __enter__(self):
+        self.process = start_receiver(*self.words, **self.options)
+        # The two lines that it says when it can be asked, or nothing.
+        self.announced = [self.process.stdout.readline().decode() for _ in range(2)]
+        found = re.search(r"(https?://(\S+):(\d+))/", self.announced[0])
+        if not found:
+            raise AssertionError(ended(self.process))
+        self.url = found.group(1)
+        self.server_address = found.group(2), int(found.group(3))
         return self
 
-    def __exit__(self, *error):
-        self.end(signal.SIGKILL)
+    def __exit__(self, *exception):
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.communicate()
 
     def end(self, number):
+        """Send it a signal, and tell how it ended."""
         self.process.send_signal(number)
-        self.process.wait(20)
-
-    def errors(self):
-        return self.process.stderr.read().decode()
-
-    def post(self, body):
-        return ask(self, "POST", "/events", body)[0]
+        return ended(self.process)
 
     def busy(self):
         """Return the seconds of processor that it has used; Linux only."""
@@ -89,39 +110,95 @@ class Process:
             return int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024
 
 
-def ask(receiver, method, path, body=None, headers=()):
-    connection = http.client.HTTPConnection(*receiver.server_address[:2], timeout=10)
-    connection.request(method, path, body, dict(headers))
-    reply = connection.getresponse()
-    got = reply.status, reply.read()
-    connection.close()
-    return got
-
-
-def read_json(receiver, path):
-    return json.loads(get(receiver.url + path).decode())
-
-
-def state(state, code=1000, message=""):
+def event(state, code=1000, message=""):
     return {"state": state, "code": code, "message": message}
 
 
-def begin_to_wait(address, device="10.9.9.9"):
-    connection = socket.create_connection(address)
+@contextmanager
+def requested(receiver, method, path, body=None, headers=(), source=None):
+    """Give the answer to a request, as http.client has it; source: from which address."""
+    with closing(http.client.HTTPConnection(
+            *receiver.server_address[:2], timeout=10,
+            source_address=source and (source, 0))) as connection:
+        connection.request(method, path, body, dict(headers))
+        with connection.getresponse() as reply:
+            yield reply
+
+
+def ask(receiver, method, path, body=None, headers=(), source=None):
+    """Return the status of the answer to a request, and its body."""
+    with requested(receiver, method, path, body, headers, source) as reply:
+        return reply.status, reply.read()
+
+
+def post(receiver, body=b"{}", headers=(), source=None):
+    """Post an event; return the status of the answer, and its body."""
+    return ask(receiver, "POST", "/events", body, headers, source)
+
+
+def get(url, *handlers):
+    """Return the body of what a browser without proxies gets from url."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *handlers)
+    with opener.open(url, timeout=10) as reply:
+        return reply.read()
+
+
+def read_page(receiver, path="/"):
+    return get(receiver.url + path).decode()
+
+
+def read_json(receiver, path):
+    return json.loads(read_page(receiver, path))
+
+
+def connect(receiver):
+    """Return a connection on which nothing has been said."""
+    return socket.create_connection(receiver.server_address[:2], timeout=10)
+
+
+def begin_to_wait(receiver, device="10.9.9.9"):
+    """Return a connection on which a machine is waited for."""
+    connection = connect(receiver)
     connection.sendall(f"GET /devices/{device}/wait HTTP/1.1\r\n\r\n".encode())
     return connection
 
 
-def select(data, statement):
-    """Return what sqlite3 reads of the file beside the service."""
-    connection = sqlite3.connect(data)
-    try:
-        return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
+@contextmanager
+def clients(number, begin, receiver):
+    """Give as many connections as are said, each made by begin(receiver)."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(begin(receiver)) for _ in range(number)]
+
+
+def read_to_end(connection):
+    with connection.makefile("rb") as file:
+        return file.read()
+
+
+def exchange(receiver, request):
+    """Send these bytes and no more on a connection; return all that comes back."""
+    with connect(receiver) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return read_to_end(connection)
 
 
 def in_threads(number, function):
     """Call function(n) for n from 0 in as many threads at once; return what they return."""
     with concurrent.futures.ThreadPoolExecutor(number) as pool:
         return list(pool.map(function, range(number)))
+
+
+def select(data, statement):
+    """Return what sqlite3 reads of the file beside the receiver."""
+    with closing(sqlite3.connect(data)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+@contextmanager
+def held(data, *statements):
+    """Hold the database by these statements, as another program may do."""
+    with closing(sqlite3.connect(data, isolation_level=None)) as other:
+        for statement in statements:
+            other.execute(statement)
+        yield
