@@ -1,139 +1,163 @@
 """Ctrl-C and hang-ups: what a terminal tells the whole group, and the shell that waits."""
 import os
-import pty
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from support.files import SCRIPT, SOURCE
 from support.peers import ACCEPTED, DEAD, Peer, part, reported
-from support.processes import ended, fresh, run, start
+from support.processes import USERSTATE, ended, run, run_command, start, start_command
 from support.signals import COUNT_SIGNALS
-from support.terminals import at_terminal, read_until
+from support.terminals import Terminal
+from support.tools import needs
 from support.waiting import wait_for
 
-
-def test_ctrl_c_at_a_terminal_reaches_the_command_once_and_it_has_the_terminal(receiver):
-    pid, terminal = pty.fork()
-    if not pid:
-        os.execv(sys.executable, [sys.executable, "-B", SCRIPT, "--url",
-                                  receiver.url + "/events", "run", "1010", "m", "sh", "-c",
-                                  '[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && exec "$0" -c "$1"',
-                                  sys.executable, COUNT_SIGNALS])
-    shown = b""
-    while b"ready" not in shown:
-        shown += os.read(terminal, 1000)
-    os.write(terminal, b"\x03")
-    while b"1\r\n" not in shown:
-        shown += os.read(terminal, 1000)
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.WEXITSTATUS(status) == 6 and b"2\r\n" not in shown
-    assert len(receiver.shown()) == 2
+CTRL_C = b"\x03"
+RUN = [sys.executable, "-B", SCRIPT, "run", "1010", "m"]
+SLEEP = "echo ready; exec sleep 30"
+BY_CTRL_C = ("failed", "m: killed by SIGINT after 0 s")
 
 
-def test_ctrl_c_reaches_a_command_in_a_group_of_its_own(receiver):
+# Ctrl-C, which a terminal tells the whole group.
+
+def test_ctrl_c_reaches_the_command_once_and_it_has_the_terminal():
+    command = ["sh", "-c", '[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && exec "$0" -c "$1"',
+               sys.executable, COUNT_SIGNALS]
+    with Peer(ACCEPTED) as peer:
+        with Terminal(*RUN, *command, env={"USERSTATE_URL": peer.url}) as terminal:
+            terminal.read_until(b"ready")
+            terminal.type(CTRL_C)
+            done = terminal.ended()
+        assert done.status == 6
+        assert "1\r\n" in done.out
+        assert "2\r\n" not in done.out
+        assert len(peer.events) == 2
+
+
+def test_ctrl_c_reaches_a_command_in_a_group_of_its_own():
     """The terminal sends it to the group of the reporter only."""
-    pid, terminal = pty.fork()
-    if not pid:
-        code = ("import os, sys; os.setpgid(0, 0); print('ready', flush=True);"
-                "__import__('time').sleep(30)")
-        os.execv(sys.executable, [sys.executable, "-B", SCRIPT, "--url",
-                                  receiver.url + "/events", "run", "1010", "m",
-                                  sys.executable, "-c", code])
-    shown = b""
-    while b"ready" not in shown:
-        shown += os.read(terminal, 1000)
-    os.write(terminal, b"\x03")
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT
-    assert receiver.shown()[-1][2].startswith("m: killed by SIGINT")
+    command = [sys.executable, "-c", """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.setpgid(0, 0)
+print("ready", flush=True)
+time.sleep(30)
+"""]
+    with Peer(ACCEPTED) as peer:
+        with Terminal(*RUN, *command, env={"USERSTATE_URL": peer.url}) as terminal:
+            terminal.read_until(b"ready")
+            terminal.type(CTRL_C)
+            assert terminal.ended().status == -signal.SIGINT
+        assert reported(peer)[-1] == BY_CTRL_C
 
 
-LINES = {"run": 'USERSTATE run 1010 m -- sh -c "echo ready; exec sleep 30"',
-         "an event": "USERSTATE running 1000 x",
-         "in a pause": "USERSTATE --url DEAD running 1000 x"}
+# A shell that waits for it.
+
+@contextmanager
+def script_that_ctrl_c_ends(shell, line, url, folder):
+    """Run a script of this line at a terminal; after the block Ctrl-C has to end it."""
+    needs(shell)
+    script = folder / "script"
+    script.write_text(f"{USERSTATE} {line}\necho went on\n")
+    with Terminal(shell, str(script), env={"USERSTATE_URL": url}) as terminal:
+        yield terminal
+        terminal.type(CTRL_C)
+        done = terminal.ended()
+    assert done.status == -signal.SIGINT
+    assert "went on" not in done.out
 
 
-@pytest.mark.parametrize("name", ["run", "an event", "in a pause"])
 @pytest.mark.parametrize("shell", ["bash", "dash"])
-def test_a_shell_script_ends_with_ctrl_c(shell, name, tmp_path):
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
-    script = tmp_path / "script"
-    script.write_text(LINES[name].replace("USERSTATE", f"'{sys.executable}' -B '{SCRIPT}'")
-                      .replace("DEAD", DEAD) + "\necho went on\n")
-    with Peer(ACCEPTED if name == "run" else part(b"")) as peer:
-        pid, terminal = at_terminal(shell, str(script), env={"USERSTATE_URL": peer.url})
-        if name == "an event":
+def test_a_shell_script_ends_with_ctrl_c_in_run(shell, tmp_path):
+    line = f"run 1010 m -- sh -c '{SLEEP}'"
+    with Peer(ACCEPTED) as peer:
+        with script_that_ctrl_c_ends(shell, line, peer.url, tmp_path) as terminal:
+            terminal.read_until(b"ready")
+        assert reported(peer)[-1] == BY_CTRL_C
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash"])
+def test_a_shell_script_ends_with_ctrl_c_in_an_event(shell, tmp_path):
+    with Peer(part(b"")) as peer:
+        with script_that_ctrl_c_ends(shell, "running 1000 x", peer.url, tmp_path):
             wait_for(lambda: peer.requests)
-        else:
-            read_until(terminal, b"ready" if name == "run" else b"trying again")
-        os.write(terminal, b"\x03")
-        shown = read_until(terminal, None)
-        _, status = os.waitpid(pid, 0)
-        os.close(terminal)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT
-        assert b"went on" not in shown and b"Traceback" not in shown
-        if name == "run":
-            assert reported(peer)[-1] == ("failed", "m: killed by SIGINT after 0 s")
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash"])
+def test_a_shell_script_ends_with_ctrl_c_in_a_pause(shell, tmp_path):
+    with script_that_ctrl_c_ends(shell, "running 1000 x", DEAD, tmp_path) as terminal:
+        terminal.read_until(b"trying again")
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])
 def test_a_shell_script_ends_with_a_sigint_to_its_group(shell):
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
+    needs(shell)
     with Peer(ACCEPTED) as peer:
-        line = LINES["run"].replace("USERSTATE", f"'{sys.executable}' -B '{SCRIPT}'")
-        process = subprocess.Popen([shell, "-c", line + "\necho went on"], preexec_fn=fresh,
-                                   env={"PATH": os.environ["PATH"], "USERSTATE_URL": peer.url},
-                                   stdout=subprocess.PIPE, start_new_session=True)
+        process = start_command(
+            shell, "-c", f"{USERSTATE} run 1010 m -- sh -c '{SLEEP}'\necho went on",
+            env={"USERSTATE_URL": peer.url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True)
         assert process.stdout.readline() == b"ready\n"
         os.killpg(process.pid, signal.SIGINT)
-        assert ended(process)[:2] == (-signal.SIGINT, "")
+        done = ended(process)
+        assert done.status == -signal.SIGINT
+        assert done.out == ""
         wait_for(lambda: len(peer.events) == 2)
 
 
 def test_a_shell_sees_130_of_a_command_that_sigint_killed(edge_python):
+    line = f"'{edge_python}' -B '{SCRIPT}' run 1010 m -- sh -c 'kill -INT $$'; echo $?"
     with Peer(ACCEPTED) as peer:
-        line = f"""'{edge_python}' -B '{SCRIPT}' run 1010 m -- sh -c 'kill -INT $$'; echo $?"""
-        process = subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, preexec_fn=fresh,
-                                   env={"PATH": os.environ["PATH"], "USERSTATE_URL": peer.url})
-        assert ended(process) == (0, "130\n", "")
-        assert reported(peer)[-1] == ("failed", "m: killed by SIGINT after 0 s")
+        done = run_command("sh", "-c", line, env={"USERSTATE_URL": peer.url})
+        assert done == (0, "130\n", "")
+        assert reported(peer)[-1] == BY_CTRL_C
 
 
-@pytest.mark.parametrize("leader", ["itself", "bash", "bash -i"])
-def test_a_terminal_that_goes_away_does_not_lose_the_end(leader):
-    """A hang-up is told by the kernel, and again by the shell that leads the session."""
-    if leader != "itself" and not shutil.which("bash"):
-        pytest.skip("no bash here")
-    command = [sys.executable, "-B", SCRIPT, "run", "1010", "m", "sh", "-c",
-               "echo re''ady; exec sleep 30"]
-    line = " ".join(f'"{word}"' for word in command)
-    for _ in range(4):
-        with Peer(ACCEPTED) as peer:
-            env = {"USERSTATE_URL": peer.url, "HOME": "/nowhere"}
-            if leader == "itself":
-                pid, terminal = at_terminal(*command, env=env)
-            elif leader == "bash":
-                pid, terminal = at_terminal("bash", "-c", line + "; true", env=env)
-            else:
-                pid, terminal = at_terminal("bash", "--norc", "-i", env=env)
-                os.write(terminal, line.encode() + b"\n")
-            read_until(terminal, b"ready")
-            os.close(terminal)
-            os.waitpid(pid, 0)
+# A hang-up, which is told by the kernel, and again by the shell that leads the session.
+
+@contextmanager
+def terminal_that_goes_away(*command):
+    """Hang up when the command, after the block, says ready; the end has to be reported."""
+    with Peer(ACCEPTED) as peer:
+        env = {"USERSTATE_URL": peer.url, "HOME": "/nowhere"}
+        with Terminal(*command, env=env) as terminal:
+            yield terminal
+            terminal.read_until(b"ready")
+            terminal.hang_up()
+            terminal.process.wait(20)
             wait_for(lambda: len(peer.events) == 2)
-            assert reported(peer)[1] == ("failed", "m: killed by SIGHUP after 0 s")
+        assert reported(peer)[1] == ("failed", "m: killed by SIGHUP after 0 s")
 
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_a_terminal_that_goes_away_does_not_lose_the_end(attempt):
+    with terminal_that_goes_away(*RUN, "sh", "-c", SLEEP):
+        pass
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_a_terminal_of_a_script_that_goes_away_does_not_lose_the_end(attempt):
+    needs("bash")
+    line = f"{USERSTATE} run 1010 m sh -c '{SLEEP}'; true"
+    with terminal_that_goes_away("bash", "-c", line):
+        pass
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_a_terminal_of_a_person_that_goes_away_does_not_lose_the_end(attempt):
+    needs("bash")
+    not_its_echo = SLEEP.replace("ready", 're""ady')
+    line = f"{USERSTATE} run 1010 m sh -c '{not_its_echo}'\n"
+    with terminal_that_goes_away("bash", "--norc", "-i") as terminal:
+        terminal.type(line.encode())
+
+
+# Ctrl-C as the command starts.
 
 AROUND_EXEC = """
 import os, signal, subprocess
@@ -150,13 +174,13 @@ BETWEEN = {
     "both": "os.kill(0, signal.SIGINT); preexec_fn and preexec_fn(); os.kill(0, signal.SIGINT)"}
 
 
-@pytest.mark.parametrize("when", BETWEEN)
+@pytest.mark.parametrize("when", BETWEEN.values(), ids=BETWEEN.keys())
 def test_ctrl_c_between_fork_and_exec_reaches_the_command(when, edge_python):
     with Peer(ACCEPTED) as peer:
         done = run("run", "1010", "m", "sleep", "30", url=peer.url, python=edge_python,
-                      before=AROUND_EXEC.replace("WHEN", BETWEEN[when]), start_new_session=True)
+                   before=AROUND_EXEC.replace("WHEN", when), start_new_session=True)
         assert done == (-signal.SIGINT, "", "")
-        assert reported(peer)[-1] == ("failed", "m: killed by SIGINT after 0 s")
+        assert reported(peer)[-1] == BY_CTRL_C
 
 
 AT_START = """
@@ -174,37 +198,43 @@ def test_ctrl_c_as_the_command_starts_is_reported_in_50_tries():
     with Peer(ACCEPTED) as peer:
         for _ in range(50):
             process = start("run", "1010", "m", "sleep", "30", url=peer.url, before=AT_START,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              start_new_session=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            start_new_session=True)
             assert process.stdout.readline() == b"now\n"
             end = time.monotonic() + dice.choice([0, 0.001, 0.003, 0.01]) * dice.random()
             while time.monotonic() < end:
                 pass  # a moment within those that fork and exec take
             os.killpg(process.pid, signal.SIGINT)
             assert ended(process) == (-signal.SIGINT, "", "")
-        assert [message for state, message in reported(peer) if state == "failed"] == [
-            "m: killed by SIGINT after 0 s"] * 50
+        assert [event for event in reported(peer) if event[0] == "failed"] == [BY_CTRL_C] * 50
 
 
-AT_CTRL_C = AT_START.replace("        super()", """
+AFTER_CTRL_C = """
+import os, signal, subprocess, time
+class Popen(subprocess.Popen):
+    def __init__(self, *args, **options):
+        os.write(1, b"now\\n")
         end = time.monotonic() + 10
         while signal.SIGINT not in signal.sigpending() and time.monotonic() < end:
             pass
-        super()""".lstrip("\n")).replace("import os", "import signal, time, os")
+        super().__init__(*args, **options)
+subprocess.Popen = Popen
+"""
 
 
-def test_ctrl_c_at_a_terminal_right_before_the_fork_reaches_the_command():
+def run_at_terminal(*command, url, before, **options):
+    """Return the Terminal of a run of command, whose Python runs the code before first."""
+    return Terminal(sys.executable, "-B", "-c", before + SOURCE.decode(), "--url", url, "run",
+                    "1010", "m", *command, **options)
+
+
+def test_ctrl_c_right_before_the_fork_reaches_the_command():
     with Peer(ACCEPTED) as peer:
-        pid, terminal = at_terminal(sys.executable, "-B", "-c", AT_CTRL_C + SOURCE.decode(),
-                                    "--url", peer.url, "run", "1010", "m", "sleep", "3")
-        read_until(terminal, b"now")
-        os.write(terminal, b"\x03")
-        read_until(terminal, None)
-        _, status = os.waitpid(pid, 0)
-        os.close(terminal)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT
-        assert [m for _, m in reported(peer) if m != "m"] in (
-            [], ["m: killed by SIGINT after 0 s"])
+        with run_at_terminal("sleep", "3", url=peer.url, before=AFTER_CTRL_C) as terminal:
+            terminal.read_until(b"now")
+            terminal.type(CTRL_C)
+            assert terminal.ended().status == -signal.SIGINT
+        assert reported(peer)[-1] == BY_CTRL_C
 
 
 COUNT_EACH = """
@@ -222,38 +252,34 @@ signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 while True:
     signal.pause()
 """
-
-
-def test_ctrl_c_after_one_before_the_fork_reaches_the_command_once():
-    gate, opens = os.pipe()
-    os.set_inheritable(gate, True)
-    before = AT_CTRL_C + f"""
-signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})  # also in the command
+SECOND_WAITS = """
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # also in the command
 wait, waits = signal.sigtimedwait, []
 def late(*words):
     got = wait(*words)
     if got is not None and got.si_signo == signal.SIGINT:
         waits.append(got)
         if len(waits) == 2:
-            os.read({gate}, 1)  # until the command has got its own
+            os.read(GATE, 1)  # until the command has got its own
     return got
 signal.sigtimedwait = late
 """
-    with Peer(ACCEPTED) as peer:
-        pid, terminal = at_terminal(sys.executable, "-B", "-c", before + SOURCE.decode(),
-                                    "--url", peer.url, "run", "1010", "m", sys.executable,
-                                    "-c", COUNT_EACH)
-        read_until(terminal, b"now")
-        try:
-            os.write(terminal, b"\x03")
-            read_until(terminal, b"got 1")
-            os.write(terminal, b"\x03")
-            read_until(terminal, b"got 2")
-            os.kill(pid, signal.SIGTERM)
-        finally:
-            os.close(opens)
-        shown = read_until(terminal, None)
-        _, status = os.waitpid(pid, 0)
-        os.close(terminal)
-        os.close(gate)
-        assert b"in all 2" in shown and os.WEXITSTATUS(status) == 3
+
+
+def test_ctrl_c_after_one_before_the_fork_reaches_the_command_once():
+    gate, opens = os.pipe()
+    before = AFTER_CTRL_C + SECOND_WAITS.replace("GATE", str(gate))
+    with Peer(ACCEPTED) as peer, open(opens, "wb") as opens:
+        with open(gate, "rb"), run_at_terminal(
+                sys.executable, "-c", COUNT_EACH, url=peer.url, before=before,
+                pass_fds=[gate]) as terminal:
+            terminal.read_until(b"now")
+            terminal.type(CTRL_C)
+            terminal.read_until(b"got 1")
+            terminal.type(CTRL_C)
+            terminal.read_until(b"got 2")
+            terminal.process.terminate()
+            opens.close()
+            done = terminal.ended()
+        assert done.status == 3
+        assert "in all 2" in done.out

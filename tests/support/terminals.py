@@ -1,38 +1,67 @@
 """Terminals, and outputs that block."""
+import fcntl
 import os
 import pty
 import socket
 import termios
 from contextlib import contextmanager
 
-from support.processes import fresh, small_environment
+from support.processes import Ended, fresh, start_command
+from support.waiting import PATIENCE
 
 
-def at_terminal(*command, env=None):
-    """Start command as the leader of a session at a terminal; return both."""
-    pid, terminal = pty.fork()
-    if not pid:
+class Terminal:
+    """A terminal, the command that leads the session at it, and the person who types."""
+
+    def __init__(self, *command, **options):
+        self.descriptor, of_command = pty.openpty()
+        self.process = start_command(
+            *command, stdin=of_command, stdout=of_command, stderr=of_command,
+            start_new_session=True, first=self.lead, **options)
+        os.close(of_command)
+
+    @staticmethod
+    def lead():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        fresh()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.hang_up()
+        self.process.kill()
+        self.process.wait()
+
+    def hang_up(self):
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+    def type(self, keys):
+        os.write(self.descriptor, keys)
+
+    def read(self):
+        """Return what it shows next; nothing at the end."""
         try:
-            fresh()
-            os.execvpe(command[0], command, small_environment(env))
-        finally:
-            os._exit(99)
-    return pid, terminal
+            return os.read(self.descriptor, 1000)
+        except OSError:  # as Linux tells the end
+            return b""
 
+    def read_until(self, word):
+        """Return what it shows until word, which has to come."""
+        shown = b""
+        while word not in shown:
+            more = self.read()
+            assert more, shown
+            shown += more
+        return shown
 
-def read_until(terminal, word):
-    """Return what the terminal shows until word, or until the end."""
-    shown = b""
-    while word is None or word not in shown:
-        try:
-            part_of_it = os.read(terminal, 1000)
-        except OSError:
-            part_of_it = b""
-        if not part_of_it:
-            assert word is None, shown
-            return shown
-        shown += part_of_it
-    return shown
+    def ended(self):
+        """Wait for the end, and tell how the command ended and what was still shown."""
+        shown = b"".join(iter(self.read, b"")).decode("utf-8", "replace")
+        assert "Traceback" not in shown, shown
+        return Ended(self.process.wait(PATIENCE), shown, "")
 
 
 @contextmanager
