@@ -2,44 +2,45 @@
 import signal
 import socket
 import subprocess
-import sys
 import threading
 
 import pytest
 
 import userstate
-from support.authority import tls_peer
-from support.files import TOP
+from support.authority import tls_peer, trusting
 from support.interpreters import HIDDEN_DNS
 from support.peers import ACCEPTED, Peer, reported
-from support.processes import ended, run, start
-from support.signals import number_of
+from support.processes import ended, run, run_code, start
 from support.waiting import wait_for
 
+LARGE = 100000  # bytes of a message, as large as an operand can be
+HUGE = 8 << 20
 
-def test_an_abandoned_try_delivers_nothing_later():
-    with Peer(ACCEPTED) as peer:
-        code = HIDDEN_DNS + f"""
-import _thread, time, userstate
+
+def test_an_abandoned_try_delivers_nothing_when_its_name_is_found_later():
+    code = HIDDEN_DNS + """
+import _thread, sys, time, userstate
 try:
-    userstate.post_event({{}}, "http://slow.example:{peer.port}/", timeout=0.2, deadline=0.2)
+    userstate.post_event({}, sys.argv[1], timeout=0.2, deadline=0.2)
 except userstate.DeadlineError:
-    answered.set()
+    print("gave up")
+answered.set()
 while _thread._count():
     time.sleep(0.01)
 """
-        ended = subprocess.run([sys.executable, "-B", "-c", code], cwd=TOP,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert ended.returncode == 0, ended.stderr
+    with Peer(ACCEPTED) as peer:
+        done = run_code(code, f"http://slow.example:{peer.port}/")
+        assert done.status == 0, done.err
+        assert done.out == "gave up\n"
         assert peer.requests == []
 
 
 class Unread:
-    """A script that reads nothing until `gate` is set, and then all that is there to read."""
+    """A script that reads nothing until it is told to, and then all that is there to read."""
 
-    def __init__(self, size):
-        self.size, self.accepted, self.over = size, threading.Event(), threading.Event()
-        self.gate, self.got, self.reset = threading.Event(), 0, False
+    def __init__(self):
+        self.accepted, self.gate, self.over = (threading.Event() for _ in range(3))
+        self.got, self.cut = 0, False
 
     def __call__(self, connection, peer):
         self.accepted.set()
@@ -48,41 +49,61 @@ class Unread:
         try:
             for data in iter(lambda: connection.recv(65536), b""):
                 self.got += len(data)
-        except ConnectionResetError:
-            self.reset = True
-        except OSError:  # TLS that is cut
-            self.reset = True
+        except OSError:  # a reset; TLS may take it for an end
+            self.cut = True
         self.over.set()
 
-    def check(self, scheme="http"):
+    def read_the_rest(self):
+        """Have it read what has arrived; return how many bytes that are in all."""
         self.gate.set()
-        assert self.over.wait(20) and self.got < self.size
-        assert self.reset or scheme == "https"  # which takes it for an end
+        assert self.over.wait(20)
+        return self.got
 
 
 def with_small_buffer(peer):
+    """Return peer, whose kernel takes little of what nobody reads."""
     peer.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
     return peer
 
 
-LARGE = 100000  # bytes of a message, as large as an operand can be
+def unread_peer(scheme, unread, authority):
+    if scheme == "https":
+        return with_small_buffer(tls_peer(authority, "good", unread))
+    return with_small_buffer(Peer(unread))
+
+
+def start_large(peer, authority, *options):
+    """Start to send a large event, trusting the authority."""
+    return start(*options, "running", "1000", "x" * LARGE, url=peer.url,
+                 stderr=subprocess.PIPE, env=trusting(authority))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("end", ["deadline", "INT", "TERM", "KILL"])
-def test_a_try_that_is_abandoned_never_arrives_whole(end, scheme, authority):
-    late = Unread(LARGE)
-    make = Peer(late) if scheme == "http" else tls_peer(authority, "good", late)
-    with with_small_buffer(make) as peer:
-        process = start(*(["--deadline=0.6"] if end == "deadline" else []), "running", "1000",
-                          "x" * LARGE, url=peer.url, stderr=subprocess.PIPE,
-                          env={"SSL_CERT_FILE": str(authority / "ca.pem")})
-        assert late.accepted.wait(20)
-        if end != "deadline":
+def test_a_try_that_the_deadline_ends_never_arrives_whole(scheme, authority):
+    unread = Unread()
+    with unread_peer(scheme, unread, authority) as peer:
+        with start_large(peer, authority, "--deadline=0.6") as process:
+            assert unread.accepted.wait(20)
+            assert ended(process).status == 75
+        assert unread.read_the_rest() < LARGE
+    if scheme == "http":
+        assert unread.cut
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL],
+                         ids=["INT", "TERM", "KILL"])
+def test_a_try_that_a_signal_ends_never_arrives_whole(number, scheme, authority):
+    unread = Unread()
+    with unread_peer(scheme, unread, authority) as peer:
+        with start_large(peer, authority) as process:
+            assert unread.accepted.wait(20)
             wait_for(lambda: sent_to(peer.port) > 0)
-            process.send_signal(getattr(signal, "SIG" + end))
-        assert ended(process).status == {"deadline": 75}.get(end) or -number_of("SIG" + end)
-        late.check(scheme)
+            process.send_signal(number)
+            assert ended(process).status == -number
+        assert unread.read_the_rest() < LARGE
+    if scheme == "http":
+        assert unread.cut
 
 
 def sent_to(port):
@@ -93,37 +114,39 @@ def sent_to(port):
                if row[2].endswith(f":{port:04X}"))
 
 
-def test_a_try_of_some_mib_that_is_abandoned_never_arrives_whole():
-    late = Unread(8 << 20)
-    with with_small_buffer(Peer(late)) as peer:
+def test_a_try_of_some_mib_that_the_deadline_ends_never_arrives_whole():
+    unread = Unread()
+    with with_small_buffer(Peer(unread)) as peer:
         with pytest.raises(userstate.DeadlineError):
-            userstate.post_event({"message": "x" * (8 << 20)}, peer.url, deadline=0.4)
-        late.check()
+            userstate.post_event({"message": "x" * HUGE}, peer.url, deadline=0.4)
+        assert unread.read_the_rest() < HUGE
+    assert unread.cut
 
 
 def test_the_first_report_of_a_run_never_arrives_after_its_end():
-    late = Unread(LARGE)
-    with with_small_buffer(Peer(late, ACCEPTED)) as peer:
+    unread = Unread()
+    with with_small_buffer(Peer(unread, ACCEPTED)) as peer:
         done = run("--timeout=0.4", "--deadline=0.5", "run", "1000", "x" * LARGE, "true",
-                      url=peer.url)
-        assert done.status == 0 and reported(peer)[-1][0] == "succeeded"
-        late.check()
+                   url=peer.url)
+        assert done.status == 0
+        assert reported(peer)[-1][0] == "succeeded"
+        assert unread.read_the_rest() < LARGE
+    assert unread.cut
 
 
 def test_what_is_queued_behind_an_early_answer_still_arrives():
     """A service may answer before it reads the body: this try is over, and not given up."""
-    called, arrived = threading.Event(), threading.Semaphore(0)
+    returned, arrived = threading.Event(), threading.Event()
     got = bytearray()
 
-    def answers_first(connection, peer):
+    def answer_first(connection, peer):
         connection.sendall(ACCEPTED)
-        called.wait(20)
-        part_of_it = connection.recv(65536)
-        while part_of_it:
-            got.extend(part_of_it)
-            part_of_it = connection.recv(65536)
-        arrived.release()
-    with Peer(answers_first) as peer:
-        userstate.post_event({"message": "x" * 100000}, peer.url)
-        called.set()
-        assert arrived.acquire(timeout=20) and got.endswith(b"x" * 100000 + b'"}')
+        returned.wait(20)
+        for data in iter(lambda: connection.recv(65536), b""):
+            got.extend(data)
+        arrived.set()
+    with Peer(answer_first) as peer:
+        userstate.post_event({"message": "x" * LARGE}, peer.url)
+        returned.set()
+        assert arrived.wait(20)
+    assert got.endswith(b"x" * LARGE + b'"}')

@@ -44,26 +44,33 @@ DATES = {"good": ("20200101000000Z", "20450101000000Z", "host"),
          "future": ("20440101000000Z", "20450101000000Z", "host")}
 
 
+def openssl(folder, *words):
+    """Run a command of openssl in folder; it has to be content."""
+    subprocess.run(["openssl", *words], cwd=str(folder), check=True, capture_output=True)
+
+
 def make_authority(folder):
     """Fill folder with ca.pem, and for each of DATES a certificate and key in one file."""
-    def openssl(*words):
-        subprocess.run(["openssl", *words], cwd=str(folder), check=True,
-                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     (folder / "config").write_text(CONFIG)
     (folder / "index").write_text("")
     (folder / "index.attr").write_text("unique_subject = no\n")
     (folder / "serial").write_text("01\n")
-    openssl("req", "-x509", "-config", "config", "-extensions", "authority", "-newkey",
-            "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "9000",
-            "-subj", "/CN=authority")
-    openssl("req", "-config", "config", "-newkey", "rsa:2048", "-nodes", "-keyout", "key",
-            "-out", "request", "-subj", "/CN=127.0.0.1")
+    openssl(folder, "req", "-x509", "-config", "config", "-extensions", "authority",
+            "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days",
+            "9000", "-subj", "/CN=authority")
+    openssl(folder, "req", "-config", "config", "-newkey", "rsa:2048", "-nodes", "-keyout",
+            "key", "-out", "request", "-subj", "/CN=127.0.0.1")
     for name, (start, end, extensions) in DATES.items():
-        openssl("ca", "-batch", "-config", "config", "-cert", "ca.pem", "-keyfile", "ca.key",
-                "-startdate", start, "-enddate", end, "-extensions", extensions, "-in",
-                "request", "-out", "certificate", "-notext")
+        openssl(folder, "ca", "-batch", "-config", "config", "-cert", "ca.pem", "-keyfile",
+                "ca.key", "-startdate", start, "-enddate", end, "-extensions", extensions,
+                "-in", "request", "-out", "certificate", "-notext")
         (folder / name).write_text((folder / "certificate").read_text()
                                    + (folder / "key").read_text())
+
+
+def trusting(authority):
+    """Return the variables with which a process trusts this authority alone."""
+    return {"SSL_CERT_FILE": str(authority / "ca.pem")}
 
 
 def server_side(authority, name):

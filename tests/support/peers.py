@@ -5,7 +5,7 @@ import re
 import socket
 import struct
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 NOBODY = socket.socket()
 NOBODY.bind(("127.0.0.1", 0))  # and never listens, so that nobody else can
@@ -41,7 +41,11 @@ class Peer:
         self.requests, self.closed = [], threading.Semaphore(0)
         self.over = threading.Event()
         self.listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.listener.bind((host, 0))
+        try:
+            self.listener.bind((host, 0))
+        except OSError:  # no IPv6 here, say
+            self.listener.close()
+            raise
         self.listener.listen(50)
         name = f"[{host}]" if ":" in host else host
         self.port = self.listener.getsockname()[1]
@@ -67,17 +71,19 @@ class Peer:
                              daemon=True).start()
 
     def answer(self, connection, script):
-        try:
+        with suppress(OSError), connection:  # which is closed also if the wrap fails
             if self.wrap:
-                connection = self.wrap(connection)
-            with connection:
-                if callable(script):
-                    script(connection, self)
-                else:
-                    self.read(connection)
-                    connection.sendall(script)
-        except OSError:
-            pass
+                with self.wrap(connection) as wrapped:
+                    self.follow(script, wrapped)
+            else:
+                self.follow(script, connection)
+
+    def follow(self, script, connection):
+        if callable(script):
+            script(connection, self)
+        else:
+            self.read(connection)
+            connection.sendall(script)
 
     def read(self, connection):
         """Read one request, record it and return it."""
@@ -133,6 +139,15 @@ def reset_at_once(connection, peer):
 def reset_after_request(connection, peer):
     peer.read(connection)
     reset_at_once(connection, peer)
+
+
+def then_reset(content):
+    """Return a script that sends content, and then resets the connection."""
+    def script(connection, peer):
+        peer.read(connection)
+        connection.sendall(content)
+        reset_at_once(connection, peer)
+    return script
 
 
 def hang_up(connection, peer):
