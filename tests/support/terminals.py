@@ -78,9 +78,11 @@ def full_pipe(blocking=True, room=0):
         os.read(reader, 4096)
         os.write(writer, b"x" * (4096 - room))
     os.set_blocking(writer, blocking)
-    yield writer
-    os.close(reader)
-    os.close(writer)
+    try:
+        yield writer
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @contextmanager
@@ -101,9 +103,11 @@ def stopped_terminal():
     master, slave = pty.openpty()
     os.write(master, b"\x13")  # Ctrl-S
     termios.tcflow(slave, termios.TCOOFF)
-    yield slave
-    os.close(master)
-    os.close(slave)
+    try:
+        yield slave
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 BLOCKED = {"full pipe": full_pipe, "full pipe with room for 10": lambda: full_pipe(room=10),
