@@ -1,32 +1,37 @@
 """The recipe for Ansible."""
-import os
 import shutil
-import subprocess
 
 import pytest
 
 from support.files import SCRIPT
-from support.peers import DEAD, Peer
-from support.readme import adapted, block, timeline
-from support.tools import needs
+from support.peers import DEAD
+from support.processes import ended
+from support.readme import adapted, block, replaced, timeline
+from support.scripts import start_play
+
+
+def play(task, metadata_url, folder, *changes):
+    """Play the recipe with this command as its task; tell how it ended."""
+    shutil.copy(SCRIPT, str(folder))
+    text = adapted(block("ansible"), metadata_url, folder)
+    text = replaced(text, 'command: "true"', f'command: "{task}"')
+    for old, new in changes:
+        text = replaced(text, old, new)
+    return ended(start_play(text, folder), 120)
+
+
+@pytest.mark.parametrize("task, status, end", [
+    ("true", 0, "user.1060 succeeded configured"),
+    ("false", 2, "user.1060 failed not configured")])
+def test_the_playbook_reports_and_keeps_its_status(task, status, end, tmp_path, receiver):
+    done = play(task, receiver.metadata_url, tmp_path)
+    assert done.status == status, done
+    assert timeline(receiver) == ["user.1060 running configuring", end]
 
 
 @pytest.mark.parametrize("task, status", [("true", 0), ("false", 2)])
-@pytest.mark.parametrize("service", ["", "dead"])
-def test_the_playbook_reports_and_keeps_its_status(service, task, status, tmp_path, receiver):
-    needs("ansible-playbook")
-    shutil.copy(SCRIPT, str(tmp_path))
-    text = adapted(block("ansible"), receiver, Peer(b""), tmp_path)
-    text = text.replace('command: "true"', f'command: "{task}"')
-    if service:
-        text = text.replace(receiver.metadata_url, DEAD)
-        text = text.replace("--deadline 20", "--deadline 0.2")
-    (tmp_path / "playbook.yaml").write_text(text)
-    ended = subprocess.run(
-        ["ansible-playbook", "-i", "localhost,", "-c", "local", "playbook.yaml"],
-        cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
-        env=dict(os.environ, ANSIBLE_LOCALHOST_WARNING="0"))
-    assert ended.returncode == status, ended.stdout.decode()
-    end = "failed not configured" if status else "succeeded configured"
-    assert timeline(receiver) == ([] if service else
-                               ["user.1060 running configuring", f"user.1060 {end}"])
+def test_the_playbook_keeps_its_status_without_a_receiver(task, status, tmp_path):
+    done = play(task, DEAD, tmp_path, ("--deadline 20", "--deadline 0.2"))
+    assert done.status == status, done
+    assert done.out.count('"rc": 75') == 2  # of both reports
+    assert "Connection refused" in done.out

@@ -3,37 +3,103 @@ import ast
 import os
 import re
 import shutil
-import subprocess
-import time
 
 import pytest
 
 from support.files import SCRIPT, SOURCE
-from support.peers import DEAD_PORT, Peer, answer, hang
-from support.readme import README, SHELL, adapted, block, timeline, yaml_of
-from support.scripts import FAULTS, GOOD, TIMELINE, sh, tools_in
-from support.tools import check, needs, slow
+from support.peers import DEAD_PORT, Peer, hang
+from support.processes import run_command
+from support.readme import (
+    README,
+    SHELL,
+    adapted,
+    block,
+    lines_of,
+    replaced,
+    timeline,
+    yaml_of,
+)
+from support.scripts import (
+    BAD_FILES,
+    GOOD_FILE,
+    TIMELINE,
+    WORKING_PYTHON,
+    shell,
+    tools_in,
+    write_program,
+)
+from support.tools import check, find, needs, slow
+from support.waiting import at_most
 
-INSTALLED = ["user.1010 running install nginx",
-             "user.1010 succeeded install nginx: done after N s"]
-
-
-def carried(folder, receiver):
-    """Return the user-data that the README's command makes, and the program in it."""
-    shutil.copy(SCRIPT, str(folder))
-    text = adapted(SHELL["carries"], receiver, Peer(b""), folder)
-    subprocess.run(["sh", "-eu", "-c", text], cwd=str(folder), check=True,
-                   env={"PATH": os.environ["PATH"]})
-    config = (folder / "user-data").read_text()
-    packed = re.search("content: (.*)", config).group(1)
-    return config, subprocess.run("base64 -d | gunzip", shell=True, input=packed.encode(),
-                                  stdout=subprocess.PIPE).stdout
+RUNNING = "user.1010 running install nginx"
+SUCCEEDED = "user.1010 succeeded install nginx: done after N s"
+FAILED = "user.1010 failed install nginx: exit status 100 after N s"
+INSTALL = "apt-get install -y nginx"
 
 
 @slow
 def test_cloud_init_takes_the_config(tmp_path):
     (tmp_path / "config").write_text(block("yaml"))
     check("cloud-init", "schema", "--config-file", str(tmp_path / "config"))
+
+
+def script_of_the_config(command, metadata_url, folder, port):
+    """Return the script that the config writes and runs, with this command to install."""
+    config = yaml_of(adapted(block("yaml"), metadata_url, folder, port))
+    (entry,), (run,) = config["write_files"], config["runcmd"]
+    assert run == ["sh", entry["path"]]
+    return replaced(entry["content"], INSTALL, command)
+
+
+@pytest.mark.parametrize("status, end", [(0, SUCCEEDED), (100, FAILED)])
+def test_the_script_of_the_config_reports_its_step(status, end, tmp_path, receiver):
+    needs("curl")
+    with Peer(GOOD_FILE) as files:
+        text = script_of_the_config(f"sh -c 'exit {status}'", receiver.metadata_url, tmp_path,
+                                    files.port)
+        done = shell(text, tmp_path)
+    assert done.status == status, done
+    assert timeline(receiver) == [RUNNING, end]
+
+
+@pytest.mark.parametrize("status", [0, 100])
+@pytest.mark.parametrize("fault", BAD_FILES)
+def test_the_script_of_the_config_runs_without_reports(fault, status, tmp_path, receiver):
+    needs("curl")
+    with Peer(BAD_FILES[fault]) as files:
+        text = script_of_the_config(f"sh -c 'exit {status}'", receiver.metadata_url, tmp_path,
+                                    files.port)
+        done = shell(text, tmp_path)
+    assert done.status == status, done
+    assert receiver.shown() == []
+
+
+@slow
+@pytest.mark.parametrize("fault", ["refuses", "hangs"])
+def test_what_a_step_waits_for_a_dead_service(fault, tmp_path):
+    event, step = map(int, re.search("waits ([0-9]+) seconds for a service\\nthat is dead, and "
+                                     "a step ([0-9]+)", README).groups())
+    with Peer(GOOD_FILE) as files, Peer(hang) as peer:
+        port = {"refuses": DEAD_PORT, "hangs": peer.port}[fault]
+        text = script_of_the_config("true", f"http://127.0.0.1:{port}/metadata", tmp_path,
+                                    files.port)
+        with at_most(step + 2, least=event):
+            done = shell(text, tmp_path)
+    assert done.status == 0, done
+
+
+def carrying(metadata_url, folder):
+    """Return the config that the README's command makes, which carries the program."""
+    shutil.copy(SCRIPT, str(folder))
+    done = shell(adapted(SHELL["carries"], metadata_url, folder), folder, "-eu")
+    assert done.status == 0, done
+    return (folder / "user-data").read_text()
+
+
+def program_in(config):
+    """Return the program that config carries, as cloud-init unpacks it."""
+    packed = re.search("content: (.*)", config).group(1).encode()
+    return run_command("sh", "-c", "base64 -d | gunzip", input=packed).out
 
 
 def statements(source):
@@ -46,67 +112,39 @@ def statements(source):
     return ast.dump(tree)
 
 
-def test_the_config_that_carries_the_program_fits_and_works(tmp_path, receiver):
-    config, program = carried(tmp_path, receiver)
-    assert len(config) + 2048 <= 16384
-    assert program.split(b"\n")[0] == SOURCE.split(b"\n")[0]
+def test_the_config_that_carries_the_program_leaves_room(tmp_path, receiver):
+    assert len(carrying(receiver.metadata_url, tmp_path)) + 2048 <= 16384
+
+
+def test_the_program_that_is_carried_lacks_comments_alone(tmp_path, receiver):
+    program = program_in(carrying(receiver.metadata_url, tmp_path))
+    assert program.splitlines()[0] == SOURCE.decode().splitlines()[0]
     assert statements(program) == statements(SOURCE)
 
 
 @slow
 def test_cloud_init_takes_the_config_that_carries_the_program(tmp_path, receiver):
-    carried(tmp_path, receiver)
+    carrying(receiver.metadata_url, tmp_path)
     check("cloud-init", "schema", "--config-file", str(tmp_path / "user-data"))
 
 
-@pytest.mark.parametrize("status", [0, 100])
-@pytest.mark.parametrize("python", ["python3", "no python3"])
-def test_the_commands_of_the_config_that_carries_it(python, status, tmp_path, receiver):
-    config, program = carried(tmp_path, receiver)
-    tools = tools_in(tmp_path / "tools", **{} if python == "python3" else {"python": None})
-    for name, text in (("userstate", program.decode()), ("apt-get", "#!/bin/sh\nexit $1\n")):
-        (tmp_path / "tools" / name).write_text(text)
-        (tmp_path / "tools" / name).chmod(0o755)
-    (tmp_path / "tools" / "env").symlink_to("/usr/bin/env")
-    commands = "\n".join(yaml_of(config)["runcmd"]).replace("install -y", str(status))
-    ended = subprocess.run([shutil.which("sh"), "-c", commands], env={"PATH": tools},
-                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60)
-    assert ended.returncode == status, ended.stderr
-    assert len(receiver.shown()) == (2 if python == "python3" else 0)
-
-
-@pytest.mark.parametrize("status", [0, 100])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_script_of_the_config(fault, status, tmp_path, receiver):
-    needs("curl")
-    with Peer(FAULTS[fault]) as files:
-        config = yaml_of(adapted(block("yaml"), receiver, files, tmp_path))
-        (entry,), (command,) = config["write_files"], config["runcmd"]
-        assert command == ["sh", entry["path"]]
-        ended = sh(entry["content"].replace("apt-get install -y nginx",
-                                            f"sh -c 'exit {status}'"), tmp_path)
-    assert ended.returncode == status, ended.stderr
-    if fault != "none":
-        assert receiver.shown() == []
-    elif not status:
-        assert timeline(receiver) == INSTALLED
-
-
-@slow
-@pytest.mark.parametrize("fault", ["refuses", "hangs"])
-def test_what_a_step_waits_for_a_dead_service(fault, tmp_path, receiver):
-    event, step = map(int, re.search("waits ([0-9]+) seconds for a service\\nthat is dead, and "
-                                     "a step ([0-9]+)", README).groups())
-    with Peer(GOOD) as files, Peer(hang) as peer:
-        text = adapted(block("yaml"), receiver, files, tmp_path)
-        port = peer.port if fault == "hangs" else DEAD_PORT
-        text = text.replace(receiver.metadata_url, f"http://127.0.0.1:{port}/metadata")
-        script = yaml_of(text)["write_files"][0]["content"]
-        begun = time.monotonic()
-        ended = sh(script.replace("apt-get install -y nginx", "true"), tmp_path)
-    took = time.monotonic() - begun
-    print(f"a step, as the service {fault}: {took:.1f} s")
-    assert ended.returncode == 0 and event < took < step + 2
+@pytest.mark.parametrize("python, status, reports", [
+    (WORKING_PYTHON, 0, [RUNNING, SUCCEEDED]),
+    (WORKING_PYTHON, 100, [RUNNING, FAILED]),
+    (None, 0, []),
+    (None, 100, [])], ids=["python3-0", "python3-100", "no python3-0", "no python3-100"])
+def test_the_commands_of_the_config_that_carries_it(python, status, reports, tmp_path,
+                                                    receiver):
+    config = carrying(receiver.metadata_url, tmp_path)
+    tools = tools_in(tmp_path / "tools", python=python)
+    (tmp_path / "tools" / "env").symlink_to(find("env"))
+    write_program(tmp_path / "tools" / "userstate", program_in(config))
+    write_program(tmp_path / "tools" / "apt-get", f"#!/bin/sh\nexit {status}\n")
+    commands = "\n".join(yaml_of(config)["runcmd"])
+    assert INSTALL in commands
+    done = run_command(find("sh"), "-c", commands, env={"PATH": tools})
+    assert done.status == status, done
+    assert timeline(receiver) == reports
 
 
 # What of cloud-init would change this machine is left out.
@@ -120,36 +158,56 @@ cloud_final_modules: [package_update_upgrade_install, write_files_deferred, scri
 """
 STAGES = ("cloud-init init --local; cloud-init init; cloud-init modules --mode=config; "
           "cloud-init modules --mode=final")
+HARMLESS = "test -s /usr/bin/apt-get"
 
 
-def user_data(form, receiver, files, folder):
-    """Return the user-data of the README in one of its forms, as test_recipes adapts it."""
-    if form == "a script":
-        return adapted(SHELL["script"], receiver, files, "/srv")
-    text = (carried(folder, receiver)[0] if form == "a config that carries the program"
-            else adapted(block("yaml"), receiver, files, "/run"))
-    assert text.count("apt-get install -y nginx") == 1
-    return text.replace("apt-get install -y nginx", "test -s /usr/bin/apt-get")
+def the_config(metadata_url, folder, port):
+    return replaced(adapted(block("yaml"), metadata_url, "/run", port), INSTALL, HARMLESS)
+
+
+def the_config_that_carries_the_program(metadata_url, folder, port):
+    return replaced(carrying(metadata_url, folder), INSTALL, HARMLESS)
+
+
+@pytest.fixture
+def cloud(debian):
+    """Return a function of user-data that boots a Debian with it; it returns the log."""
+    root = debian("python3", "ca-certificates", "cloud-init")
+
+    def write(path, text):
+        path = os.path.join(root.path, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+
+    def boot(user_data):
+        write("var/lib/cloud/seed/nocloud/meta-data", "instance-id: test\n")
+        write("var/lib/cloud/seed/nocloud/user-data", user_data)
+        write("etc/cloud/cloud.cfg.d/99-test.cfg", CLOUD)
+        root.run(["sh", "-c", STAGES])
+        with open(os.path.join(root.path, "var/log/cloud-init-output.log")) as file:
+            return file.read()
+    return boot
+
+
+SCRIPTS_FAILED = "Failed to run module scripts_user"
+LISTS_FAILED = "package_update_upgrade_install"  # it is named in a warning
 
 
 @slow
-@pytest.mark.parametrize("form", ["a script", "a config", "a config that carries the program"])
-def test_a_real_cloud_init_runs(form, debian, receiver, tmp_path):
-    root = debian("python3", "ca-certificates", "cloud-init")
-    seed = os.path.join(root.path, "var/lib/cloud/seed/nocloud")
-    os.makedirs(seed)
-    with Peer(answer(200, SOURCE)) as files:
-        for path, text in (
-                (os.path.join(seed, "meta-data"), "instance-id: test\n"),
-                (os.path.join(seed, "user-data"), user_data(form, receiver, files, tmp_path)),
-                (os.path.join(root.path, "etc/cloud/cloud.cfg.d/99-test.cfg"), CLOUD)):
-            with open(path, "w") as file:
-                file.write(text)
-        ended = root.run(["sh", "-c", STAGES])
-    with open(os.path.join(root.path, "var/log/cloud-init-output.log")) as file:
-        log = file.read()
-    expected = ([" ".join(event) for event in TIMELINE] if form == "a script" else INSTALLED)
-    assert timeline(receiver) == [re.sub("after [0-9]+ s", "after N s", line)
-                               for line in expected], (ended, log)
-    assert ("Failed to run module scripts_user" in log) == (form == "a script")  # its exit 100
-    assert "package_update_upgrade_install" not in log  # no warning of the lists
+def test_a_real_cloud_init_runs_the_script(cloud, receiver):
+    with Peer(GOOD_FILE) as files:
+        log = cloud(adapted(SHELL["script"], receiver.metadata_url, "/srv", files.port))
+    assert timeline(receiver) == lines_of(TIMELINE), log
+    assert SCRIPTS_FAILED in log  # as it exits with 100
+    assert LISTS_FAILED not in log
+
+
+@slow
+@pytest.mark.parametrize("form", [the_config, the_config_that_carries_the_program])
+def test_a_real_cloud_init_runs(form, cloud, receiver, tmp_path):
+    with Peer(GOOD_FILE) as files:
+        log = cloud(form(receiver.metadata_url, tmp_path, files.port))
+    assert timeline(receiver) == [RUNNING, SUCCEEDED], log
+    assert SCRIPTS_FAILED not in log
+    assert LISTS_FAILED not in log

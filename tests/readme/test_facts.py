@@ -1,8 +1,5 @@
 """What the README says of the program: its tables, its numbers, its errors."""
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -11,29 +8,44 @@ from support.authority import tls_peer
 from support.files import SOURCE
 from support.interpreters import PYTHONS, hide
 from support.peers import DEAD, Peer, answer, document, hang
+from support.processes import EVENT_WORDS, run, run_code
 from support.readme import README
 
 
-def test_the_tables_name_every_option_variable_status_and_default():
-    for word in userstate.OPTIONS:
-        assert "--" + word.rstrip("=") in README
-    for word in (*re.findall("USERSTATE_[A-Z_]+", userstate.USAGE), "SSL_CERT_FILE",
-                 *userstate.METADATA_URL.split(), *userstate.STATES):
-        assert f"`{word}`" in README
-    for status in (0, 1, 2, 75, 130):
-        assert re.search(rf"^\| {status} \|", README, re.M)
+@pytest.mark.parametrize("option", userstate.OPTIONS)
+def test_the_reference_names_the_option(option):
+    assert "--" + option.rstrip("=") in README
+
+
+@pytest.mark.parametrize("word", sorted({
+    *re.findall("USERSTATE_[A-Z_]+", userstate.USAGE), "SSL_CERT_FILE",
+    *userstate.METADATA_URL.split(), *userstate.STATES}))
+def test_the_reference_has_as_code(word):
+    assert f"`{word}`" in README
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 75, 130])
+def test_the_reference_has_a_row_for_status(status):
+    assert re.search(rf"^\| {status} \|", README, re.M)
+
+
+def test_the_day_is_named_that_the_defaults_were_switched_off():
     assert "2026-06-30" in README
 
 
-def test_the_numbers_are_those_of_the_program():
-    pauses = ", ".join(map(str, userstate.PAUSES))
-    for words in (f"| `--timeout SECONDS` | `USERSTATE_TIMEOUT` | {userstate.TIMEOUT} |",
-                  f"| `--deadline SECONDS` | `USERSTATE_DEADLINE` | {userstate.DEADLINE} |",
-                  f"after pauses of {pauses}, 15 ... seconds",
-                  f"makes a pause longer, up to {userstate.RETRY_AFTER_MOST} seconds"):
-        assert words in README
-    assert f"of one try, {userstate.TIMEOUT};" in userstate.USAGE
-    assert f"of one report, {userstate.DEADLINE}\n" in userstate.USAGE
+@pytest.mark.parametrize("words", [
+    f"| `--timeout SECONDS` | `USERSTATE_TIMEOUT` | {userstate.TIMEOUT} |",
+    f"| `--deadline SECONDS` | `USERSTATE_DEADLINE` | {userstate.DEADLINE} |",
+    f"after pauses of {', '.join(map(str, userstate.PAUSES))}, 15 ... seconds",
+    f"makes a pause longer, up to {userstate.RETRY_AFTER_MOST} seconds"])
+def test_the_readme_has_the_number_of_the_program(words):
+    assert words in README
+
+
+@pytest.mark.parametrize("words", [
+    f"of one try, {userstate.TIMEOUT};", f"of one report, {userstate.DEADLINE}\n"])
+def test_the_usage_has_the_number_of_the_program(words):
+    assert words in userstate.USAGE
 
 
 def test_the_readme_names_a_python_that_is_tested():
@@ -42,63 +54,88 @@ def test_the_readme_names_a_python_that_is_tested():
         pytest.skip("no Python 3.6 here; oldest is " + next(iter(PYTHONS)))
 
 
+# The table "If it fails": its lines, and what brings each of them about.
+SECTION = re.search("## If it fails(.*?)\n## ", README, re.S).group(1)
+TABLE = [line for row in re.findall(r"^\| (`[^|]*)", SECTION, re.M)
+         for line in re.findall("`([^`]+)`", row)]
+REFUSED_AT_ONCE = "refused at try N"
+GAVE_UP = "gave up at try N"
+
+
 def speak_http(connection, peer):
     connection.recv(65536)
     connection.sendall(answer(400))
 
 
-# The table "If it fails": what brings each of its lines about, as (options, environment,
-# the start of the program) or the answers of a peer.
-TABLE = re.findall("`([^`]+)`", "".join(
-    line.split("|")[1] for line in re.search("## If it fails(.*?)\n## ", README, re.S).group(1)
-    .splitlines() if line.startswith("| `")))
-PROVOKED = {
-    "Connection refused": lambda: said("--url", DEAD),
-    "Name or service not known": lambda: said("--url", "http://nobody.invalid/"),
-    "timed out": lambda: peer_said(hang),
-    "switched off on 2026-06-30": lambda: said(),
-    "HTTP 404": lambda: peer_said(answer(404)),
-    "no user_state_url": lambda: peer_said(document(x="y")),
-    "not JSON": lambda: peer_said(answer(200, b"<html>")),
-    "no ssl": lambda: peer_said(hang, "https", start=hide("ssl")),
-    "No module named": lambda: said(start=hide("json")),
-    "redirect to": lambda: peer_said(answer(301, b"", "Location: http://x.example/")),
-    "incomplete download": lambda: said(source=SOURCE[:20000].rpartition(b"\n\ndef")[0]),
-    "refused at try N": lambda: peer_said(answer(403)),
-    "gave up at try N": lambda: said("--url", DEAD),
-    "no TLS": lambda: peer_said(speak_http, "https"),
+# The operands of an event, and the code that runs before the program.
+OF_CALLS = {
+    "Connection refused": (["--url", DEAD], ""),
+    "switched off on 2026-06-30": ([], ""),
+    "No module named": ([], hide("json")),
+    GAVE_UP: (["--url", DEAD], ""),
 }
-PROVOKED["Temporary failure in name resolution"] = PROVOKED["Name or service not known"]
-OF_TLS = {"certificate verify failed": ("good", None), "is the clock right?": ("expired", "ca")}
+# What the metadata service answers, the scheme of its address, and the code before.
+OF_METADATA = {
+    "timed out": (hang, "http", ""),
+    "HTTP 404": (answer(404), "http", ""),
+    "no user_state_url": (document(x="y"), "http", ""),
+    "not JSON": (answer(200, b"<html>"), "http", ""),
+    "redirect to": (answer(301, b"", "Location: http://x.example/"), "http", ""),
+    REFUSED_AT_ONCE: (answer(403), "http", ""),
+    "no TLS": (speak_http, "https", ""),
+    "no ssl": (hang, "https", hide("ssl")),
+}
+# Which of them a system says depends on its resolver.
+OF_NAMES = ["Name or service not known", "Temporary failure in name resolution"]
+OF_DOWNLOADS = ["incomplete download"]
+OF_CERTIFICATES = ["certificate verify failed", "is the clock right?"]
 
 
-def said(*options, start="", source=SOURCE, deadline="0.5", **environment):
-    """Return what an event with these options says on stderr."""
-    ended = subprocess.run([sys.executable, "-B", "-c", start + source.decode(), "--deadline",
-                            deadline, *options, "running", "1000", "x"],
-                           env=dict(environment, PATH=os.environ["PATH"]), timeout=60,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert ended.returncode in (1, 75)
-    return ended.stderr.decode()
+def said_by_an_event(*options, **how):
+    """Return what an event with these options, which fails, says on stderr."""
+    done = run("--deadline", "0.5", *options, *EVENT_WORDS, **how)
+    assert done.status in (1, 75)
+    return done.err
 
 
-def peer_said(script, scheme="http", **options):
+def test_each_line_of_the_table_has_its_test():
+    assert sorted(TABLE) == sorted(
+        [*OF_CALLS, *OF_METADATA, *OF_NAMES, *OF_DOWNLOADS, *OF_CERTIFICATES])
+
+
+@pytest.mark.parametrize("line", OF_CALLS)
+def test_a_call_says(line):
+    options, before = OF_CALLS[line]
+    assert line.replace("try N", "try ") in said_by_an_event(*options, before=before)
+
+
+@pytest.mark.parametrize("line", OF_METADATA)
+def test_a_call_says_of_the_metadata(line):
+    script, scheme, before = OF_METADATA[line]
     with Peer(script) as peer:
-        return said("--metadata-url", peer.url.replace("http", scheme), **options)
+        url = peer.url.replace("http", scheme)
+        err = said_by_an_event("--metadata-url", url, before=before)
+    assert line.replace("try N", "try ") in err
 
 
-@pytest.mark.parametrize("line", TABLE)
-def test_the_program_says_the_line_of_the_table(line, request):
-    if line in OF_TLS:
-        authority = request.getfixturevalue("authority")
-        name, known = OF_TLS[line]
-        with tls_peer(authority, name) as peer:
-            environment = {"SSL_CERT_FILE": str(authority / "ca.pem")} if known else {}
-            text = said("--url", peer.url, **environment)
-    else:
-        text = PROVOKED[line]()
-    line = line.replace("at try N", "at try ")
-    if line in ("Name or service not known", "Temporary failure in name resolution"):
-        assert re.search("name|Name|resol", text)  # which of them depends on the machine
-    else:
-        assert line in text
+def test_a_call_says_that_a_name_cannot_be_looked_up():
+    err = said_by_an_event("--url", "http://nobody.invalid/")
+    assert re.search("name|Name|resol", err)
+
+
+def test_half_a_download_says_that_it_is_incomplete():
+    half = SOURCE[:20000].rpartition(b"\n\ndef")[0].decode()
+    done = run_code(half, *EVENT_WORDS)
+    assert done.status == 1
+    assert OF_DOWNLOADS[0] in done.err
+
+
+def test_a_call_says_that_the_authority_is_not_known(authority):
+    with tls_peer(authority, "good") as peer:
+        assert "certificate verify failed" in said_by_an_event(url=peer.url)
+
+
+def test_a_call_asks_for_the_clock_if_the_certificate_is_expired(authority):
+    known = {"SSL_CERT_FILE": str(authority / "ca.pem")}
+    with tls_peer(authority, "expired") as peer:
+        assert "is the clock right?" in said_by_an_event(url=peer.url, env=known)

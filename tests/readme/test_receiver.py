@@ -1,41 +1,33 @@
 """The section on the receiver: each block, with the tool that reads it."""
+import collections
 import json
-import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
-import sys
-import threading
-import urllib.request
 
 import pytest
 
-from support.files import TESTS, TOP
-from support.readme import RECEIVER_BLOCKS
-from support.receivers import Receiver
-from support.tools import needs
+from support.files import TOP
+from support.processes import ended, start_command
+from support.readme import RECEIVER_BLOCKS, block, replaced
+from support.receivers import PROGRAM, Receiver, ReceiverProcess, ask, event
+from support.scripts import shell, start_play
+from support.tools import check, find, needs
 from support.waiting import wait_for
 
-
-def block(kind, word):
-    """Return the one block of this kind that has word in it."""
-    found, = [text for name, text in RECEIVER_BLOCKS if name == kind and word in text]
-    return found
+HERE = "http://127.0.0.1:8000"  # the receiver of the README
+MACHINE = "127.0.0.1"
 
 
-def shell(script, **env):
-    return subprocess.run(["sh", "-eu", "-c", script], cwd=TOP, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=60,
-                          env=dict({"PATH": os.environ["PATH"]}, **env))
+def shown(kind, mark):
+    """Return the one block of the section that is of this kind and has mark in it."""
+    return block(kind, mark, RECEIVER_BLOCKS)
 
 
-def put(receiver, state, code, message="m"):
-    receiver.put("127.0.0.1", {"state": state, "code": code, "message": message})
-
-
-def wait_until_waited_for(receiver):
-    wait_for(lambda: receiver.waiting)
+def pasted(text, **environment):
+    return shell(text, TOP, "-eu", **environment)
 
 
 def test_every_block_is_tested_here():
@@ -43,95 +35,91 @@ def test_every_block_is_tested_here():
 
 
 def test_it_starts_on_a_lan_as_shown(tmp_path):
-    words = block("sh", "--host 0.0.0.0").split()
-    assert words[:2] == ["python3", "tests/service.py"]
-    words = [word.replace("/var/lib", str(tmp_path)) for word in words[2:]]
-    with subprocess.Popen([sys.executable, "-B", os.path.join(TESTS, "service.py"), *words,
-                           "--port", "0"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as service:
-        assert service.stdout.readline().startswith(b"# the timeline: http://0.0.0.0:")
-        assert b"can post and read" in service.stderr.readline()
-        service.terminate()
-        assert service.wait(20) == 0
+    python, program, *words = shown("sh", "--host 0.0.0.0").split()
+    assert python == "python3"
+    assert program == "tests/service.py"
+    words = [word.replace("/var/lib", str(tmp_path)) for word in words]
+    with ReceiverProcess(*words) as receiver:
+        assert receiver.announced[0].startswith("# the timeline: http://0.0.0.0:")
+        done = receiver.end(signal.SIGTERM)
+    assert "can post and read" in done.err.splitlines()[0]
+    assert done.status == 0
     assert (tmp_path / "userstate.sqlite").exists()
 
 
 @pytest.mark.parametrize("state, status", [("succeeded", 0), ("failed", 22)])
 def test_a_shell_waits_for_a_machine(state, status, receiver):
     needs("curl")
-    put(receiver, "failed", 1099, "of an earlier installation")
-    wait_for(lambda: receiver.shown())
-    script = block("sh", "/wait?").replace("http://127.0.0.1:8000", receiver.url)
-    # The clock of `since` has whole seconds: the earlier event must not be of this one.
-    script = script.replace("since=$(date", 'since=$(date -d "1 second"', 1)
-    if shell('date -d "1 second" +%s').returncode:
-        pytest.skip("date has no -d here")
-    done = []
-    waiting = threading.Thread(target=lambda: done.append(shell(script)), daemon=True)
-    waiting.start()
-    wait_until_waited_for(receiver)
-    while not done:
-        put(receiver, "running", 1099)
-        put(receiver, "succeeded", 1010)
-        put(receiver, state, 1099)
-        waiting.join(0.2)
-    assert done[0].returncode == status, done[0].stderr
-    if state == "succeeded":
-        assert json.loads(done[0].stdout.decode())["type"] == "user.1099"
+    receiver.put(MACHINE, event("failed", 1099, "of an earlier installation"))
+    receiver.execute("UPDATE events SET created_at = '2000-01-01T00:00:00.000000Z'")
+    text = shown("sh", "/wait?").replace(HERE, receiver.url)
+    process = start_command("sh", "-eu", "-c", text, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
+    wait_for(lambda: receiver.waiting)
+    receiver.put(MACHINE, event("running", 1099))
+    receiver.put(MACHINE, event("succeeded", 1010))
+    assert process.poll() is None
+    receiver.put(MACHINE, event(state, 1099, "of this one"))
+    done = ended(process)
+    assert done.status == status, done
+    if state == "succeeded":  # else curl shows nothing
+        assert json.loads(done.out)["type"] == "user.1099"
+        assert json.loads(done.out)["body"] == "of this one"
 
 
-@pytest.mark.parametrize("state, status", [("succeeded", 0), ("failed", 2)])
-def test_ansible_waits_for_a_machine(state, status, receiver, tmp_path):
-    needs("ansible-playbook")
-    playbook = block("ansible-playbook", "/wait?")
-    playbook = playbook.replace("http://127.0.0.1:8000", receiver.url)
-    (tmp_path / "wait.yml").write_text(playbook)
-    with subprocess.Popen(
-            ["ansible-playbook", "-i", "localhost,", "-c", "local", str(tmp_path / "wait.yml")],
-            env=dict(os.environ, HOME=str(tmp_path), ANSIBLE_LOCAL_TEMP=str(tmp_path)),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as ended:
-        wait_until_waited_for(receiver)
-        put(receiver, state, 1099)
-        out = ended.communicate(timeout=60)[0].decode()
-    assert ended.returncode == status, out
-    assert ("failed=0" in out) == (status == 0)
+@pytest.mark.parametrize("state, status, recap", [
+    ("succeeded", 0, "failed=0"), ("failed", 2, "failed=1")])
+def test_ansible_waits_for_a_machine(state, status, recap, receiver, tmp_path):
+    text = shown("ansible-playbook", "/wait?").replace(HERE, receiver.url)
+    process = start_play(text, tmp_path)
+    wait_for(lambda: receiver.waiting)
+    receiver.put(MACHINE, event(state, 1099))
+    done = ended(process, 60)
+    assert done.status == status, done
+    assert recap in done.out
 
 
 def test_the_database_is_read_and_backed_up_while_it_runs(tmp_path):
     needs("sqlite3")
-    data = tmp_path / "events.sqlite"
-    with Receiver(data=str(data)) as receiver:
-        put(receiver, "running", 1010, "unpack")
-        put(receiver, "failed", 1010, "unpack: exit status 3")
-        script = block("sh", "sqlite3").replace("/var/lib/userstate.sqlite", str(data))
-        ended = shell(script)
-        assert (ended.returncode, ended.stderr) == (0, b"")
-        first, second, third = ended.stdout.decode().splitlines()
-        assert re.fullmatch(r"\S+Z\|127.0.0.1\|failed\|1010\|unpack: exit status 3", first)
-        assert re.fullmatch(r"\S+Z\|127.0.0.1\|running\|1010\|unpack", second)
-        assert third.startswith("127.0.0.1|failed|")
-    with Receiver(data=str(data) + ".backup") as receiver:
+    data = str(tmp_path / "events.sqlite")
+    with Receiver(data=data) as receiver:
+        receiver.put(MACHINE, event("running", 1010, "unpack"))
+        receiver.put(MACHINE, event("failed", 1010, "unpack: exit status 3"))
+        done = pasted(replaced(shown("sh", "sqlite3"), "/var/lib/userstate.sqlite", data))
+    assert done.status == 0
+    assert done.err == ""
+    first, second, third = done.out.splitlines()
+    assert re.fullmatch(r"\S+Z\|127.0.0.1\|failed\|1010\|unpack: exit status 3", first)
+    assert re.fullmatch(r"\S+Z\|127.0.0.1\|running\|1010\|unpack", second)
+    assert third.startswith("127.0.0.1|failed|")
+    with Receiver(data=data + ".backup") as receiver:
         assert [state for _, state, _ in receiver.shown()] == ["running", "failed"]
 
 
-def test_the_unit_is_one(tmp_path):
-    needs("systemd-analyze")
-    unit = block("systemd-receiver", "ExecStart")
+@pytest.fixture
+def unit(tmp_path):
+    """The unit, with the file in another folder."""
     program = tmp_path / "service.py"
-    shutil.copy(os.path.join(TESTS, "service.py"), str(program))
-    (tmp_path / "receiver.service").write_text(
-        unit.replace("/usr/local/lib/service.py", str(program)))
-    ended = subprocess.run(["systemd-analyze", "verify", str(tmp_path / "receiver.service")],
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
-    assert ended.returncode == 0 and b"receiver" not in ended.stdout, ended.stdout
-    start = re.search("ExecStart=(.*)", unit).group(1)
-    start = start.replace("/usr/local/lib/service.py", str(program)).replace(
-        "0.0.0.0", "127.0.0.1") + " --port 0"
-    with subprocess.Popen(["sh", "-c", f"exec {start}"], stdout=subprocess.PIPE,
-                          env={"STATE_DIRECTORY": str(tmp_path)}) as service:
-        assert service.stdout.readline().startswith(b"# the timeline: ")
-        service.terminate()
-        assert service.wait(20) == 0
+    shutil.copy(PROGRAM, str(program))
+    return replaced(shown("systemd-receiver", "ExecStart"), "/usr/local/lib/service.py",
+                    str(program))
+
+
+def test_systemd_takes_the_unit(unit, tmp_path):
+    (tmp_path / "receiver.service").write_text(unit)
+    assert "receiver" not in check("systemd-analyze", "verify",
+                                   str(tmp_path / "receiver.service"))
+
+
+def test_the_unit_starts_the_receiver(unit, tmp_path):
+    needs("/usr/bin/python3")
+    command = replaced(re.search("ExecStart=(.*)", unit).group(1), "0.0.0.0", "127.0.0.1")
+    process = start_command("sh", "-c", f"exec {command} --port 0", stdout=subprocess.PIPE,
+                            env={"STATE_DIRECTORY": str(tmp_path)})
+    line = process.stdout.readline()
+    process.terminate()
+    assert ended(process).status == 0
+    assert line.startswith(b"# the timeline: ")
     assert (tmp_path / "events.sqlite").exists()
 
 
@@ -144,41 +132,41 @@ CLICKHOUSE = {"config.xml": """<yandex>
 <profiles><default/></profiles><quotas><default/></quotas><users><default><password></password>
 <networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
 </default></users></yandex>"""}
+Server = collections.namedtuple("Server", "url server_address")
 
 
 @pytest.fixture
 def clickhouse(tmp_path):
-    """The address of a ClickHouse server."""
+    """A ClickHouse server, of which can be asked as of a receiver."""
     needs("clickhouse-server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        address = free.getsockname()
     for name, text in CLICKHOUSE.items():
-        (tmp_path / name).write_text(text.replace("PORT", str(port)).replace(
+        (tmp_path / name).write_text(text.replace("PORT", str(address[1])).replace(
             "FOLDER", str(tmp_path)))
-    server = shutil.which("clickhouse-server", path=os.environ["PATH"] + ":/usr/sbin")
-    with subprocess.Popen([server, f"--config-file={tmp_path}/config.xml"],
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        def answers():
-            assert process.poll() is None
-            with socket.socket() as client:
-                return not client.connect_ex(("127.0.0.1", port))
-        try:
-            wait_for(answers)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
+    process = start_command(
+        find("clickhouse-server"), f"--config-file={tmp_path}/config.xml",
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def answers():
+        assert process.poll() is None
+        with socket.socket() as client:
+            return client.connect_ex(address) == 0
+    try:
+        wait_for(answers)
+        yield Server(f"http://127.0.0.1:{address[1]}", address)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_clickhouse_files_the_events(clickhouse):
-    def ask(query):
-        with urllib.request.urlopen(clickhouse, query.encode()) as reply:
-            return reply.read().decode()
-    ask(block("sql", "CREATE TABLE"))
-    script = block("sh", "USERSTATE_URL=").replace("http://127.0.0.1:8123", clickhouse)
-    assert '$(hostname)' in script
-    ended = shell(script.replace("$(hostname)", "machine-7"))
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
-    assert ask("SELECT state, code, message FROM userstate") == (
-        "running\t1000\tmachine-7: hey im still running\n")
-    assert ask("SELECT count() FROM userstate WHERE time > now() - 60") == "1\n"
+    def query(statement):
+        return ask(clickhouse, "POST", "/", statement.encode())
+    assert query(shown("sql", "CREATE TABLE")) == (200, b"")
+    text = replaced(shown("sh", "USERSTATE_URL="), "http://127.0.0.1:8123", clickhouse.url)
+    assert pasted(replaced(text, "$(hostname)", "machine-7")) == (0, "", "")
+    assert query("SELECT state, code, message FROM userstate") == (
+        200, b"running\t1000\tmachine-7: hey im still running\n")
+    assert query("SELECT count() FROM userstate WHERE time > now() - 60") == (200, b"1\n")

@@ -18,7 +18,7 @@ class Root:
         words = ["unshare", "--mount", "--uts", "--ipc", "sh", "-ec",
                  'mount -t proc proc "$0/proc"; exec chroot "$0" "$@"', self.path, *command]
         return subprocess.run(
-            words, input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=600,
+            words, input=input, capture_output=True, timeout=600,
             env=dict(environment, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"))
 
     def install(self, *packages):

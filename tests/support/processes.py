@@ -49,8 +49,11 @@ def start(*words, url=None, python=sys.executable, how="file", flags=(), before=
     return start_command(python, "-B", *flags, *script, *words, **options)
 
 
-def ended(process, seconds=PATIENCE, input=None):
-    """Wait for process, which is killed if that takes too long, and tell how it ended."""
+def ended(process, seconds=PATIENCE, input=None, traces=False):
+    """Wait for process, which is killed if that takes too long, and tell how it ended.
+
+    traces: whether it may show a traceback, as another program than ours may do.
+    """
     try:
         out, err = process.communicate(input, timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -58,7 +61,7 @@ def ended(process, seconds=PATIENCE, input=None):
         process.communicate()
         raise
     out, err = ((text or b"").decode("utf-8", "replace") for text in (out, err))
-    assert "Traceback" not in err and "xception" not in err, err
+    assert traces or ("Traceback" not in err and "xception" not in err), err
     return Ended(process.returncode, out, err)
 
 
@@ -72,13 +75,13 @@ def run(*words, how="file", seconds=PATIENCE, **options):
     return ended(start(*words, how=how, **options), seconds)
 
 
-def run_command(*command, seconds=PATIENCE, input=None, **options):
-    """Run any command as start_command() does, and tell how it ended."""
+def run_command(*command, seconds=PATIENCE, input=None, traces=False, **options):
+    """Run any command as start_command() does, and tell how it ended, as ended() does."""
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
     if input is not None:
         options["stdin"] = subprocess.PIPE
-    return ended(start_command(*command, **options), seconds, input)
+    return ended(start_command(*command, **options), seconds, input, traces)
 
 
 def run_code(code, *words, python=sys.executable, flags=(), **options):

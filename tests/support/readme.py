@@ -1,5 +1,4 @@
 """The blocks of the README, and how they are made those of a test."""
-import collections
 import hashlib
 import os
 import re
@@ -7,6 +6,7 @@ import re
 import pytest
 
 from support.files import SOURCE, TOP
+from support.peers import DEAD_PORT
 
 with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
     WHOLE = file.read()
@@ -22,7 +22,6 @@ MARKS = {"demo": "make demo", "get": "sha256sum \"$FOLDER", "event": "userstate.
 SHELL = {name: text for name, mark in MARKS.items() for kind, text in BLOCKS
          if kind == "sh" and mark in text}
 CHECKSUM = hashlib.sha256(SOURCE).hexdigest()
-Files = collections.namedtuple("Files", "port requests")  # a file server
 
 
 def block(kind, mark="", blocks=BLOCKS):
@@ -31,11 +30,14 @@ def block(kind, mark="", blocks=BLOCKS):
     return found
 
 
-def adapted(text, receiver, files, folder):
-    """Return text with its addresses, checksum and places made those of a test."""
-    pairs = {"http://files.example.com": f"http://127.0.0.1:{files.port}",
-             "http://metadata.example.com/metadata": receiver.metadata_url,
-             "http://127.0.0.1:8000/metadata": receiver.metadata_url,
+def adapted(text, metadata_url, folder, port=DEAD_PORT):
+    """Return text with its addresses, checksum and places made those of a test.
+
+    port: of the file server; there is none, unless it is given.
+    """
+    pairs = {"http://files.example.com": f"http://127.0.0.1:{port}",
+             "http://metadata.example.com/metadata": metadata_url,
+             "http://127.0.0.1:8000/metadata": metadata_url,
              "0123456789abcdef" * 4: CHECKSUM, "/srv/app": f"{folder}/app",
              "/var/lib/": f"{folder}/", "/run/": f"{folder}/"}
     for old, new in pairs.items():
@@ -43,14 +45,31 @@ def adapted(text, receiver, files, folder):
     return text
 
 
+def replaced(text, old, new):
+    """Return text with new in place of old, which has to be there once."""
+    assert text.count(old) == 1, old
+    return text.replace(old, new)
+
+
+def joined(text):
+    """Return text with the lines that end with a backslash joined to the next ones."""
+    return text.replace("\\\n", "")
+
+
 def yaml_of(text):
     return pytest.importorskip("yaml", reason="no yaml module").safe_load(text)
 
 
 def section(name):
+    """Return a section of the kickstart."""
     return re.search(rf"^%{name}.*?\n(.*?)^%end", block("kickstart"), re.M | re.S).group(1)
 
 
+def lines_of(events):
+    """Return a line for each of events, (type, state, body), durations as N s."""
+    return [re.sub("after [0-9]+ s", "after N s", " ".join(event)) for event in events]
+
+
 def timeline(receiver):
-    return [re.sub("after [0-9]+ s", "after N s", " ".join(event))
-            for event in receiver.shown()]
+    """Return what receiver shows, oldest first, as lines_of() does."""
+    return lines_of(receiver.shown())

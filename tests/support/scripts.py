@@ -1,43 +1,59 @@
-"""What a shell script of the README finds on a machine: its tools, a file server, faults."""
+"""What a script of the README finds on a machine: a shell, its tools, a file server."""
 import os
-import shutil
 import subprocess
 import sys
 
 from support.files import SOURCE
 from support.peers import answer
+from support.processes import run_command, start_command
 from support.readme import block
-from support.tools import needs
+from support.tools import find, needs
 
-SCRIPT_TOOLS = ["timeout", "sleep", "sha256sum", "mkdir", "sh", "true"]
 PYTHON = os.path.realpath(sys.executable)
+WORKING_PYTHON = f'#!/bin/sh\nexec {PYTHON} "$@"\n'
+SCRIPT_TOOLS = ["timeout", "sleep", "sha256sum", "mkdir", "sh", "true"]
+# What fetches the file, and the tool that each needs; python3 is there, or is not, anyway.
+FETCHERS = {"curl": {"curl": "curl"}, "wget": {"wget": "wget"},
+            "busybox wget": {"wget": "busybox"}, "python3": {}}
 TIMELINE = [tuple(line.split(None, 2))  # oldest first
             for line in block("text", "user-data").splitlines()[:0:-1]]
-GOOD = answer(200, SOURCE)
-# What may be wrong, and no recipe may fail for: answers of the file server.
-FAULTS = {"none": GOOD, "empty": answer(200), "cut": answer(200, SOURCE[:9000]),
-          "other": answer(200, SOURCE + b"#\n"), "404": answer(404)}
+GOOD_FILE = answer(200, SOURCE)
+# What the file server may answer instead, and no recipe may fail for.
+BAD_FILES = {"empty": answer(200), "cut": answer(200, SOURCE[:9000]),
+             "other": answer(200, SOURCE + b"#\n"), "404": answer(404)}
 
 
-def tools_in(folder, fetcher="curl", python=f'#!/bin/sh\nexec {PYTHON} "$@"\n', busybox=False):
-    """Return a PATH that has what the script uses, and no other tools."""
+def write_program(path, text):
+    """Make path, of a pathlib.Path, a program of this text."""
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def tools_in(folder, fetcher="curl", python=WORKING_PYTHON, busybox=False):
+    """Return a PATH that has what the script uses, and no other tools.
+
+    python: the text of python3, None for none; busybox: whether it is all the tools.
+    """
     folder.mkdir()
-    real = {tool: "busybox" if busybox else tool for tool in SCRIPT_TOOLS}
-    real[fetcher.split()[-1]] = fetcher.split()[0]
-    for name, tool in real.items():
+    tools = {name: "busybox" if busybox else name for name in SCRIPT_TOOLS}
+    for name, tool in dict(tools, **FETCHERS[fetcher]).items():
         needs(tool)
-        (folder / name).symlink_to(shutil.which(tool))
-    if "python3" in real:
-        (folder / "python3").unlink()
-    if python:
-        (folder / "python3").write_text(python)
-        (folder / "python3").chmod(0o755)
+        (folder / name).symlink_to(find(tool))
+    if python is not None:
+        write_program(folder / "python3", python)
     return str(folder)
 
 
-def sh(text, folder, words=("-c",), **environment):
-    """Run text with the tools of the machine; return how it ended."""
-    return subprocess.run(
-        ["sh", *words, text], cwd=str(folder), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, timeout=60,
-        env=dict(environment, PATH=f"{folder}/bin:{os.environ['PATH']}"))
+def shell(text, folder, *flags, **environment):
+    """Run text with sh, in folder, with the tools of the machine; tell how it ended."""
+    return run_command("sh", *flags, "-c", text, cwd=str(folder), env=environment, seconds=60)
+
+
+def start_play(text, folder):
+    """Start the playbook of this text on this machine, in folder; it tells all on stdout."""
+    needs("ansible-playbook")
+    (folder / "playbook.yaml").write_text(text)
+    return start_command(
+        find("ansible-playbook"), "-i", "localhost,", "-c", "local", "-v", "playbook.yaml",
+        cwd=str(folder), env={"HOME": str(folder), "ANSIBLE_LOCALHOST_WARNING": "0"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
