@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What an event costs, side by side: the classic script, the least Python, userstate.py.
 
-Whole processes in turn, A B C A B C ..., against the local service in a process of its own.
-Prints medians and their ratios, as the tables of the README. Then what the service takes,
+Whole processes in turn, A B C A B C ..., against the receiver in a process of its own.
+Prints medians and their ratios, as the tables of the README. Then what the receiver takes,
 beside a server of http.server that answers 200 and keeps nothing.
 """
 import base64
@@ -17,14 +17,14 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
+from contextlib import ExitStack
 
 from service import Service, event_row
+from support.files import SCRIPT, SOURCE, TOP
+from support.processes import start_command
+from support.receivers import Receiver, ReceiverProcess, event, get
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SCRIPT = os.path.join(os.path.dirname(HERE), "userstate.py")
 ROUNDS = 30
 PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
 CLASSIC = """
@@ -74,7 +74,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 1024
 server = Server(("127.0.0.1", 0), Handler)
-print(f"# http://127.0.0.1:{server.server_port}/", flush=True)
+print(f"http://127.0.0.1:{server.server_port}", flush=True)
 server.serve_forever()
 """
 LOAD = """
@@ -106,7 +106,7 @@ def measure(command, environment):
     """Run command with the script on its standard input; return the seconds it took."""
     with open(SCRIPT, "rb") as script:
         begun = time.perf_counter()
-        subprocess.run(command, env=environment, stdin=script, cwd=os.path.dirname(SCRIPT),
+        subprocess.run(command, env=environment, stdin=script, cwd=TOP,
                        stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - begun
 
@@ -129,23 +129,50 @@ def compare(title, commands, bases, environment):
 TCP_INFO_BYTES = 120  # where bytes_acked and bytes_received are in Linux's struct tcp_info
 
 
+class Counting(Receiver):
+    """A receiver that counts the bytes that its connections have got and sent."""
+
+    carried = 0
+
+    def shutdown_request(self, request):
+        if hasattr(socket, "TCP_INFO"):
+            info = request.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            self.carried += sum(struct.unpack_from("=QQ", info, TCP_INFO_BYTES))
+        super().shutdown_request(request)
+
+
 def serve():
-    """Be the service, which tells on a line of input how many bytes it has got and sent."""
-    class Counted(Service):
-        carried = 0
-
-        def shutdown_request(self, request):
-            if hasattr(socket, "TCP_INFO"):
-                info = request.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                Counted.carried += sum(struct.unpack_from("=QQ", info, TCP_INFO_BYTES))
-            super().shutdown_request(request)
-
-    service = Counted()
-    threading.Thread(target=service.serve_forever, daemon=True).start()
-    print(service.url, flush=True)
-    while sys.stdin.readline():
-        print(Counted.carried, flush=True)
+    """Be a receiver that tells on a line of input how many bytes it has got and sent."""
+    with Counting() as receiver:
+        print(receiver.url, flush=True)
+        while sys.stdin.readline():
+            print(receiver.carried, flush=True)
     return 0
+
+
+class CountingProcess(ReceiverProcess):
+    """The same in a process of its own."""
+
+    def __enter__(self):
+        self.process = start_command(sys.executable, "-B", os.path.abspath(__file__), "serve",
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.url = self.process.stdout.readline().decode().strip()
+        return self
+
+    def carried(self):
+        """Return how many bytes it has got and sent."""
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+class BareProcess(ReceiverProcess):
+    """A server of http.server that answers 200 and keeps nothing."""
+
+    def __enter__(self):
+        self.process = start_command(sys.executable, "-B", "-c", BARE, stdout=subprocess.PIPE)
+        self.url = self.process.stdout.readline().decode().strip()
+        return self
 
 
 def grow(environment, carried):
@@ -173,130 +200,119 @@ def peak(code, environment):
     return int(re.search(r"VmHWM:\s*(\d+)", status).group(1)) / 1024
 
 
-def start(*words):
-    """Start a server with the Python of the bench; return the process and its address."""
-    process = subprocess.Popen([sys.executable, "-B", *words], stdout=subprocess.PIPE)
-    return process, re.search(r"http\S+(?=/)", process.stdout.readline().decode()).group()
-
-
 def rate(url, clients):
     """Return how many events a second are accepted, with new connections each."""
     words = url.rpartition(":")[2], str(clients), str(LOAD_SECONDS)
-    ended = subprocess.run([sys.executable, "-c", LOAD, *words], stdout=subprocess.PIPE,
-                           check=True)
-    return float(ended.stdout)
+    done = subprocess.run([sys.executable, "-c", LOAD, *words], stdout=subprocess.PIPE,
+                          check=True)
+    return float(done.stdout)
 
 
-def memory(process):
-    """Return the peak memory of a process, in MiB; Linux only."""
-    with open(f"/proc/{process.pid}/status") as file:
-        return int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024
-
-
-def bench_service(folder):
-    """Print what the service accepts, beside a server that keeps nothing."""
-    program = os.path.join(HERE, "service.py"), "--port", "0"
-    servers = {"answers 200, keeps nothing": start("-c", BARE),
-               "in memory": start(*program),
-               "on disk": start(*program, "--data", os.path.join(folder, "rates"))}
-    rates = {(name, clients): [] for name in servers for clients in (1, 64)}
-    try:
+def bench_receiver():
+    """Print what the receiver accepts, beside a server that keeps nothing."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        data = os.path.join(folder, "events")
+        servers = {"answers 200, keeps nothing": stack.enter_context(BareProcess()),
+                   "in memory": stack.enter_context(ReceiverProcess()),
+                   "on disk": stack.enter_context(ReceiverProcess("--data", data))}
+        rates = {(name, clients): [] for name in servers for clients in (1, 64)}
         for _ in range(LOAD_ROUNDS):
             for name, clients in rates:
-                rates[name, clients].append(rate(servers[name][1], clients))
-        bare = rates["answers 200, keeps nothing", 64]
+                rates[name, clients].append(rate(servers[name].url, clients))
+        bare = statistics.median(rates["answers 200, keeps nothing", 64])
         print("\n| events per second | 1 client | 64 clients | x | MiB |\n"
               "|---|---|---|---|---|")
-        for name, (process, _) in servers.items():
-            one, many = rates[name, 1], rates[name, 64]
-            ratio = statistics.median(many) / statistics.median(bare)
-            print(f"| {name} | {statistics.median(one):.0f} | {statistics.median(many):.0f} "
-                  f"| {ratio:.2f} | {memory(process):.0f} |")
-    finally:
-        for process, _ in servers.values():
-            process.kill()
-            process.wait()
+        for name, server in servers.items():
+            one, many = (statistics.median(rates[name, clients]) for clients in (1, 64))
+            print(f"| {name} | {one:.0f} | {many:.0f} | {many / bare:.2f} "
+                  f"| {server.memory():.0f} |")
 
 
-def bench_page(folder):
+def fill(data):
+    """Put 1000 devices with 100 events each into a database at data."""
+    with Service(data=data) as receiver:
+        for _ in range(100):
+            receiver.store.insert([
+                event_row(f"10.0.{n // 250}.{n % 250}", event("running", 1000, EVENT[-1]))
+                for n in range(1000)])
+
+
+def bench_page():
     """Print how long the page of 1000 devices with 100 events each takes."""
-    data = os.path.join(folder, "devices")
-    service = Service(data=data)
-    event = {"state": "running", "code": 1000, "message": "hey im still running"}
-    for _ in range(100):
-        service.store.insert([event_row(f"10.0.{n // 250}.{n % 250}", event)
-                              for n in range(1000)])
-    service.server_close()
-    process, url = start(os.path.join(HERE, "service.py"), "--port", "0", "--data", data)
-    try:
-        taken = []
-        for _ in range(ROUNDS):
-            begun = time.perf_counter()
-            with urllib.request.urlopen(url + "/") as reply:
-                size = len(reply.read())
-            taken.append(time.perf_counter() - begun)
-        print(f"\nThe page of 1000 devices with 100 events each: "
-              f"{statistics.median(taken):.3f} s, {size / 1000:.0f} kB; "
-              f"{memory(process):.0f} MiB.")
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        data = os.path.join(folder, "devices")
+        fill(data)
+        with ReceiverProcess("--data", data) as receiver:
+            taken = []
+            for _ in range(ROUNDS):
+                begun = time.perf_counter()
+                page = get(receiver.url + "/")
+                taken.append(time.perf_counter() - begun)
+            print(f"\nThe page of 1000 devices with 100 events each: "
+                  f"{statistics.median(taken):.3f} s, {len(page) / 1000:.0f} kB; "
+                  f"{receiver.memory():.0f} MiB.")
+
+
+def said_by(*command):
+    """Return the line that command says."""
+    return subprocess.run(command, stdout=subprocess.PIPE).stdout.decode().strip()
+
+
+def bench_events(environment, carried):
+    """Print what one event and what ten events take, and how that grows."""
+    jq = "the classic script is skipped: it needs bash, curl and jq"
+    classic = {}
+    if all(map(shutil.which, ("bash", "curl", "jq"))):
+        jq = said_by("jq", "--version")
+        classic = {"classic": ["bash", "-c", CLASSIC, "bash"]}
+    print(f"{said_by(PYTHON, '-V')}, {platform.system()} {platform.machine()}, "
+          f"{os.cpu_count()} cores, {jq}; medians of {ROUNDS} rounds.")
+    compare("one event", {
+        **{name: [*command, "1"] for name, command in classic.items()},
+        "urllib": [PYTHON, "-c", URLLIB], "http.client": [PYTHON, "-c", FLOOR],
+        "`python3 -c pass`": [PYTHON, "-c", "pass"],
+        "`python3 -c 'import http.client, json'`": [PYTHON, "-c", "import http.client, json"],
+        "`userstate.py`": [PYTHON, SCRIPT, *EVENT],
+        "`userstate.py`, piped": [PYTHON, "-", *EVENT]}, ("classic", "http.client"),
+        environment)
+    with tempfile.TemporaryDirectory() as folder:  # where the module may be cached
+        shutil.copy(SCRIPT, folder)
+        environment = dict(environment, PYTHONPATH=folder)
+        compare("ten events", {
+            **{name: [*command, "10"] for name, command in classic.items()},
+            "ten calls": ["sh", "-c", LOOP, "sh", "10"],
+            "one process": [PYTHON, "-c", MANY, "10"]}, ("classic",), environment)
+        grow(environment, carried)
+
+
+def bench_memory(environment):
+    """Print the memory that one event takes."""
+    program = SOURCE.decode().replace("_end(_main(None))", "_main(None)")
+    ours = peak(program + "\natexit.unregister(_leave)", environment)
+    floor = peak(FLOOR, environment)
+    print(f"\nPeak memory of one event: {ours:.1f} MiB, "
+          f"{ours / floor:.2f} x http.client's {floor:.1f}.")
+
+
+def tell_size():
+    """Print how large the file is."""
+    packed = len(base64.b64encode(gzip.compress(SOURCE, 9)))
+    print(f"\nThe file: {len(SOURCE)} bytes, {len(SOURCE.splitlines())} lines, "
+          f"{packed} bytes as gzip and base64.")
 
 
 def main():
     """Measure and print; return the exit status."""
-    environment = {"PATH": os.environ["PATH"], "PYTHON": PYTHON, "PYTHONPATH": ""}
-    service = subprocess.Popen([sys.executable, "-B", __file__, "serve"],
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def carried():
-        service.stdin.write(b"\n")
-        service.stdin.flush()
-        return int(service.stdout.readline())
-    try:
-        url = service.stdout.readline().decode().strip()
-        environment["USERSTATE_METADATA_URL"] = url + "/metadata"
-        version = subprocess.run([PYTHON, "-V"], stdout=subprocess.PIPE).stdout.decode()
-        tools = all(map(shutil.which, ("bash", "curl", "jq")))
-        jq = "the classic script is skipped: it needs bash, curl and jq"
-        if tools:
-            jq = subprocess.run(["jq", "--version"], stdout=subprocess.PIPE).stdout.decode()
-        print(f"{version.strip()}, {platform.system()} {platform.machine()}, "
-              f"{os.cpu_count()} cores, {jq.strip()}; medians of {ROUNDS} rounds.")
-        classic = {"classic": ["bash", "-c", CLASSIC, "bash", "1"]} if tools else {}
-        compare("one event", {
-            **classic, "urllib": [PYTHON, "-c", URLLIB], "http.client": [PYTHON, "-c", FLOOR],
-            "`python3 -c pass`": [PYTHON, "-c", "pass"],
-            "`python3 -c 'import http.client, json'`": [
-                PYTHON, "-c", "import http.client, json"],
-            "`userstate.py`": [PYTHON, SCRIPT, *EVENT],
-            "`userstate.py`, piped": [PYTHON, "-", *EVENT]}, ("classic", "http.client"),
-            environment)
-        with tempfile.TemporaryDirectory() as folder:  # where the module may be cached
-            shutil.copy(SCRIPT, folder)
-            environment["PYTHONPATH"] = folder
-            classic = {"classic": ["bash", "-c", CLASSIC, "bash", "10"]} if tools else {}
-            compare("ten events", {
-                **classic, "ten calls": ["sh", "-c", LOOP, "sh", "10"],
-                "one process": [PYTHON, "-c", MANY, "10"]}, ("classic",), environment)
-            grow(environment, carried)
-        with open(SCRIPT, "rb") as script:
-            source = script.read()
+    with CountingProcess() as receiver:
+        environment = {"PATH": os.environ["PATH"], "PYTHON": PYTHON, "PYTHONPATH": "",
+                       "USERSTATE_METADATA_URL": receiver.url + "/metadata"}
+        bench_events(environment, receiver.carried)
         if os.path.exists("/proc/self/status"):
-            ours = peak(source.decode().replace("_end(_main(None))", "_main(None)")
-                        + "\natexit.unregister(_leave)", environment)
-            floor = peak(FLOOR, environment)
-            print(f"\nPeak memory of one event: {ours:.1f} MiB, "
-                  f"{ours / floor:.2f} x http.client's {floor:.1f}.")
-    finally:
-        service.kill()
-        service.wait()
-    packed = len(base64.b64encode(gzip.compress(source, 9)))
-    print(f"\nThe file: {len(source)} bytes, {len(source.splitlines())} lines, "
-          f"{packed} bytes as gzip and base64.")
-    with tempfile.TemporaryDirectory() as folder:
-        bench_service(folder)
-        bench_page(folder)
+            bench_memory(environment)
+    tell_size()
+    bench_receiver()
+    bench_page()
     return 0
 
 

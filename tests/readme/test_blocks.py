@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from support.files import SCRIPT, SOURCE, TOP
-from support.interpreters import PYTHONS
+from support.files import SCRIPT, SOURCE, TESTS, TOP
+from support.interpreters import PYTHONS, hide
 from support.peers import ACCEPTED, Peer, document
 from support.processes import run_code, run_command
 from support.readme import (
@@ -103,6 +103,11 @@ def test_make_demo_prints_what_the_readme_shows(python):
     done = run_command(*SHELL["demo"].split(), "-s", f"PYTHON={python}", cwd=TOP, seconds=60)
     assert same_in_each_run(done.out) == same_in_each_run(block("text", "$ export"))
     assert done.status == 0
+
+
+def test_the_demo_and_the_bench_need_no_pytest():
+    code = hide("pytest") + "import bench, demo"
+    assert run_code(code, env={"PYTHONPATH": TESTS}) == (0, "", "")
 
 
 def test_make_serve_prints_what_the_readme_shows():
