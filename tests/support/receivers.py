@@ -52,19 +52,22 @@ class Receiver(Service):
             return [tuple(row) for row in self.store.writer.execute(statement, values)]
 
 
-def start_receiver(*words, limit=None, flags=(), **options):
+def start_receiver(*words, limit=None, **options):
     """Start the receiver on a free port, in a process as start_command() makes it.
 
-    limit: one of resource's limits, and what it is to be.
+    limit: one of resource's limits, and what it is to be. If the tests run under -X dev,
+    so does the receiver, which then says on stderr what it leaves open.
     """
+    flags = ["-B", "-X", "dev"] if sys.flags.dev_mode else ["-B"]
+
     def first():
         fresh()
         if limit:
             name, most = limit
             resource.setrlimit(name, (most, most))
     options.setdefault("stdout", subprocess.PIPE)
-    return start_command(sys.executable, "-B", *flags, PROGRAM, "--port", "0", *words,
-                         first=first, stderr=subprocess.PIPE, **options)
+    return start_command(sys.executable, *flags, PROGRAM, "--port", "0", *words, first=first,
+                         stderr=subprocess.PIPE, **options)
 
 
 def run_receiver(*words, **options):
