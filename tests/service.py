@@ -246,14 +246,16 @@ class Store:
         self.quiet_after = datetime.timedelta(seconds=quiet_after)
         self.holder = None
         try:
-            if path is not None:
-                _check_file(path)
-                self.holder = _Holder(path)
-            self.writer = _connect(path)
-            self.reader = self.writer if path is None else _connect(path)
+            with contextlib.ExitStack() as undo:
+                if path is not None:
+                    _check_file(path)
+                    self.holder = _Holder(path)
+                    undo.callback(self.holder.undo)
+                self.writer = _connect(path)
+                undo.callback(self.writer.close)
+                self.reader = self.writer if path is None else _connect(path)
+                undo.pop_all()  # all is well
         except (OSError, sqlite3.Error) as error:
-            if self.holder is not None:
-                self.holder.undo()
             raise StartError(f"cannot use {path}: {error}") from None
         self.writing = threading.Lock()
         self.reading = self.writing if path is None else threading.Lock()
@@ -424,9 +426,9 @@ class _Holder:
                                           check_same_thread=False)
         try:
             self.connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            if "locked" in str(error):  # sqlite3 tells no code before Python 3.11
-                self.close()
+        except BaseException as error:  # a signal, too
+            if isinstance(error, sqlite3.Error) and "locked" in str(error):
+                self.close()  # sqlite3 tells no code before Python 3.11
                 raise OSError(f"another service holds it ({error})") from None
             self.undo()
             raise
@@ -447,6 +449,14 @@ def _connect(path):
     name = ":memory:" if path is None else os.path.abspath(path)
     connection = sqlite3.connect(name, timeout=LOCKED_MOST, isolation_level=None,
                                  check_same_thread=False)
+    try:
+        return _prepared(connection)
+    except BaseException:  # also a signal, while it waits for another process
+        connection.close()
+        raise
+
+
+def _prepared(connection):
     connection.row_factory = sqlite3.Row
     known = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
