@@ -68,7 +68,7 @@ def first(request):
 def test_a_second_address_that_answers_500_and_then_200_is_delivered_to(first, resolve, said):
     with Peer(answer(500), ACCEPTED) as second:
         resolve(first, second.port)
-        userstate.post_event(EVENT, URL, timeout=2, **said.options)
+        userstate.post_event(EVENT, URL, timeout=1, **said.options)
         assert second.events == [EVENT, EVENT]
     line, = said.lines
     assert line.startswith(f"{URL}: HTTP 500 Reason; trying again in ")
@@ -78,7 +78,7 @@ def test_a_second_address_that_answers_500_and_then_200_is_delivered_to(first, r
 def test_a_second_address_that_answers_500_is_asked_again_for_metadata(first, resolve, said):
     with Peer(answer(500), document(user_state_url="http://h/e")) as second:
         resolve(first, second.port)
-        found = userstate.user_state_url(metadata_url=URL, timeout=2, **said.options)
+        found = userstate.user_state_url(metadata_url=URL, timeout=1, **said.options)
         assert found == "http://h/e"
         assert len(second.requests) == 2
     line, = said.lines
@@ -89,7 +89,7 @@ def test_a_second_address_that_only_answers_500_is_told_at_the_deadline(first, r
     with Peer(answer(500)) as second:
         resolve(first, second.port)
         with pytest.raises(userstate.DeadlineError, match="HTTP 500 Reason; gave up at try"):
-            userstate.post_event(EVENT, URL, timeout=2, deadline=5, **said.options)
+            userstate.post_event(EVENT, URL, timeout=1, deadline=3, **said.options)
         assert len(second.events) >= 2
 
 
