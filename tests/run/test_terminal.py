@@ -238,19 +238,15 @@ def test_ctrl_c_right_before_the_fork_reaches_the_command():
 
 
 COUNT_EACH = """
-import os, signal
-got = []
-def count(*_):
-    got.append(1)
-    os.write(1, b"got %d" % len(got))
-def end(*_):
-    os.write(1, b"in all %d" % len(got))
-    raise SystemExit(3)
-signal.signal(signal.SIGTERM, end)
-signal.signal(signal.SIGINT, count)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-while True:
-    signal.pause()
+import os, signal, sys
+numbers = {signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # as a handler may come before a pause
+got = 0
+while signal.sigwait(numbers) == signal.SIGINT:
+    got += 1
+    os.write(1, b"got %d" % got)
+os.write(1, b"in all %d" % got)
+sys.exit(3)
 """
 SECOND_WAITS = """
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # also in the command
