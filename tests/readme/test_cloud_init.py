@@ -142,7 +142,7 @@ def test_the_commands_of_the_config_that_carries_it(python, status, reports, tmp
     write_program(tmp_path / "tools" / "apt-get", f"#!/bin/sh\nexit {status}\n")
     commands = "\n".join(yaml_of(config)["runcmd"])
     assert INSTALL in commands
-    done = run_command(find("sh"), "-c", commands, env={"PATH": tools})
+    done = run_command(find("sh"), "-c", commands, seconds=60, env={"PATH": tools})
     assert done.status == status, done
     assert timeline(receiver) == reports
 
