@@ -110,7 +110,9 @@ _thread.start_new_thread = start_late
 """
 BLOCK = """
 import sys, userstate
-with userstate.step(1010, "m", url=sys.argv[1], timeout=60):
+def say(line):
+    print(line, file=sys.stderr)
+with userstate.step(1010, "m", url=sys.argv[1], timeout=60, say=say):
     pass
 """
 

@@ -72,9 +72,10 @@ import signal, sys, time
 got = []
 signal.signal(int(sys.argv[1]), lambda number, frame: got.append(number))
 print("ready", flush=True)
-while not got:
+end = time.monotonic() + 20
+while not got and time.monotonic() < end:
     time.sleep(0.005)
-print("got it", flush=True)
+print("got it" if got else "got none", flush=True)
 sys.exit(6)
 """
 
