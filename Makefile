@@ -21,7 +21,7 @@ serve:  ## the receiver, until Ctrl-C
 FOLDERS = $(patsubst tests/%/,test-%,$(sort $(dir $(wildcard tests/*/test_*.py))))
 PYTEST = SLOW=$(SLOW) .venv/bin/python -X dev -m pytest -rs
 
-test: venv  ## all tests, which makes their virtual environment first
+test: venv  ## all tests; TESTS="tests/run -k pipe" for some, ORDER=7, SLOW=1
 ifdef TESTS
 	@$(PYTEST) $(TESTS)
 else
@@ -43,10 +43,10 @@ venv:
 	.venv/bin/python -c 'import pytest' 2> /dev/null || { rm -rf .venv && \
 	$(PYTHON) -m venv .venv && $(PIP) install pytest; }
 
+RUFF = .venv/bin/python -m ruff check --quiet --no-cache --output-format concise
 lint: venv  ## the style of the program and of the tests, by ruff
 	@.venv/bin/python -m ruff --version > /dev/null 2>&1 || $(PIP) install ruff
-	@.venv/bin/python -m ruff check --quiet --no-cache --output-format concise --config .ci/ruff.toml userstate.py
-	@.venv/bin/python -m ruff check --quiet --no-cache --output-format concise tests
+	@$(RUFF) --config .ci/ruff.toml userstate.py; program=$$?; $(RUFF) tests && exit $$program
 
 bench:  ## what an event costs, beside what it replaces
 	@$(PYTHON) -B tests/bench.py

@@ -9,20 +9,21 @@ import pytest
 sys.dont_write_bytecode = True
 pytest.register_assert_rewrite("support")
 
-from support import surroundings  # noqa: E402
-from support.files import SCRIPT, TOP  # noqa: E402
+from support import surroundings
+from support.files import SCRIPT, TOP
 
 surroundings.forget()
 sys.path.insert(0, TOP)
 
-import userstate  # noqa: E402
-from support.authority import make_authority  # noqa: E402
-from support.clocks import Said, Time  # noqa: E402
-from support.debians import Debians  # noqa: E402
-from support.fuzzing import FUZZ_TIMES  # noqa: E402
-from support.interpreters import NEWEST, OLDEST, PYTHONS  # noqa: E402
-from support.receivers import Receiver  # noqa: E402
-from support.tools import needs  # noqa: E402
+import userstate
+from support.authority import make_authority
+from support.clocks import Said, Time
+from support.debians import Debians
+from support.fuzzing import FUZZ_TIMES
+from support.interpreters import EDGES, PYTHONS
+from support.processes import end_all
+from support.receivers import Receiver
+from support.tools import needs
 
 pytest_plugins = ["support.plugin"]
 assert userstate.__file__ == SCRIPT
@@ -40,13 +41,20 @@ def no_test_hangs():
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture(autouse=True)
+def no_process_stays():
+    """End what a test has started and, as it failed, has not waited for."""
+    yield
+    end_all()
+
+
 @pytest.fixture(params=PYTHONS.values(), ids=PYTHONS.keys())
 def python(request):
     """Each interpreter that is installed."""
     return request.param
 
 
-@pytest.fixture(params=sorted({OLDEST, NEWEST}), ids=lambda path: path.split(os.sep)[-3])
+@pytest.fixture(params=EDGES.values(), ids=EDGES.keys())
 def edge_python(request):
     """The oldest and the newest interpreter that is installed."""
     return request.param

@@ -26,15 +26,17 @@ import re, subprocess, sys, urllib.request
 strict = [sys.executable, "-W", "error", "-X", "dev"]
 receiver = subprocess.Popen([*strict, "service.py", "--port", "0", "--data", "events"],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-shown = receiver.stdout.readline() + receiver.stdout.readline()
-metadata = re.search("http.*/metadata", shown.decode()).group()
-subprocess.run([*strict, "userstate.py", "--metadata-url", metadata, "running", "1000", "x"],
-               check=True)
-for path in "/", "/devices", "/devices/127.0.0.1", "/devices/127.0.0.1/events":
-    with urllib.request.urlopen(metadata.replace("/metadata", path)) as reply:
-        assert b"running" in reply.read(), path
-receiver.terminate()
-out, err = receiver.communicate()
+try:
+    shown = receiver.stdout.readline() + receiver.stdout.readline()
+    metadata = re.search("http.*/metadata", shown.decode()).group()
+    event = ["--metadata-url", metadata, "running", "1000", "x"]
+    subprocess.run([*strict, "userstate.py", *event], check=True)
+    for path in "/", "/devices", "/devices/127.0.0.1", "/devices/127.0.0.1/events":
+        with urllib.request.urlopen(metadata.replace("/metadata", path)) as reply:
+            assert b"running" in reply.read(), path
+finally:
+    receiver.terminate()
+    out, err = receiver.communicate()
 sys.stderr.write(err.decode())
 sys.exit(receiver.returncode)
 """

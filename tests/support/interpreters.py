@@ -28,6 +28,7 @@ def find_pythons():
 
 PYTHONS = find_pythons()
 OLDEST, *_, NEWEST = [*PYTHONS.values(), *PYTHONS.values()]
+EDGES = {version: path for version, path in PYTHONS.items() if path in (OLDEST, NEWEST)}
 
 NO_THREAD = """
 import resource, sys, threading

@@ -5,7 +5,7 @@ import re
 import socket
 import struct
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 NOBODY = socket.socket()
 NOBODY.bind(("127.0.0.1", 0))  # and never listens, so that nobody else can
@@ -198,13 +198,12 @@ def black_hole():
     with socket.socket() as dead:
         dead.bind(("127.0.0.1", 0))
         dead.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for client in waiting:
-            client.setblocking(False)
-            client.connect_ex(dead.getsockname())
-        yield dead.getsockname()[1]
-        for client in waiting:
-            client.close()
+        with ExitStack() as waiting:
+            for _ in range(3):
+                client = waiting.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(dead.getsockname())
+            yield dead.getsockname()[1]
 
 
 def hang(connection, peer):

@@ -5,12 +5,15 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 
 from support.files import SCRIPT, SOURCE, TOP
 from support.waiting import PATIENCE
 
 Ended = collections.namedtuple("Ended", "status out err")
 EVENT_WORDS = ["running", "1000", "x"]  # operands of an event
+started = []  # by the test that runs now
 USERSTATE = f"'{sys.executable}' -B '{SCRIPT}'"  # in a line for a shell
 
 
@@ -27,10 +30,36 @@ def small_environment(env=None):
 
 
 def start_command(*command, first=fresh, env=None, **options):
-    """Start any command, in / and with a small environment; first: called before exec."""
+    """Start any command in a session of its own, in / and with a small environment.
+
+    first: called before exec. What is left of it ends with the test.
+    """
     options.setdefault("cwd", os.sep)
     options.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.Popen(command, preexec_fn=first, env=small_environment(env), **options)
+    options.setdefault("start_new_session", True)
+    process = subprocess.Popen(command, preexec_fn=first, env=small_environment(env),
+                               **options)
+    if threading.current_thread() is threading.main_thread():  # where tests run
+        started.append(process)
+    return process
+
+
+def kill(process):
+    """Kill process and what it has started in its session, and close our ends of its pipes."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+def end_all():
+    """Kill all that was started and that still runs."""
+    while started:
+        kill(started.pop())
 
 
 def start(*words, url=None, python=sys.executable, how="file", flags=(), before="",
@@ -57,8 +86,7 @@ def ended(process, seconds=PATIENCE, input=None, traces=False):
     try:
         out, err = process.communicate(input, timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+        kill(process)
         raise
     out, err = ((text or b"").decode("utf-8", "replace") for text in (out, err))
     assert traces or ("Traceback" not in err and "xception" not in err), err
