@@ -56,7 +56,7 @@ import sys, userstate
 for _ in range(int(sys.argv[1])):
     userstate.send_user_state_event("running", 1000, "hey im still running")
 """
-EVENT = ["running", "1000", "hey im still running"]
+EVENT_WORDS = ["running", "1000", "hey im still running"]
 LOOP = ('for n in $(seq "$1"); do "$PYTHON" userstate.py running 1000 '
         '"hey im still running" || exit; done')
 LOAD_ROUNDS, LOAD_SECONDS = 5, 2
@@ -195,7 +195,7 @@ def grow(environment, carried):
 def peak(code, environment):
     """Return the peak memory, in MiB, of a Python that runs code; Linux only."""
     code += "\nprint(open('/proc/self/status').read())"
-    status = subprocess.run([PYTHON, "-c", code, *EVENT], env=environment, check=True,
+    status = subprocess.run([PYTHON, "-c", code, *EVENT_WORDS], env=environment, check=True,
                             stdout=subprocess.PIPE).stdout.decode()
     return int(re.search(r"VmHWM:\s*(\d+)", status).group(1)) / 1024
 
@@ -234,7 +234,7 @@ def fill(data):
     with Service(data=data) as receiver:
         for _ in range(100):
             receiver.store.insert([
-                event_row(f"10.0.{n // 250}.{n % 250}", event("running", 1000, EVENT[-1]))
+                event_row(f"10.0.{n // 250}.{n % 250}", event("running", 1000, EVENT_WORDS[-1]))
                 for n in range(1000)])
 
 
@@ -273,8 +273,8 @@ def bench_events(environment, carried):
         "urllib": [PYTHON, "-c", URLLIB], "http.client": [PYTHON, "-c", FLOOR],
         "`python3 -c pass`": [PYTHON, "-c", "pass"],
         "`python3 -c 'import http.client, json'`": [PYTHON, "-c", "import http.client, json"],
-        "`userstate.py`": [PYTHON, SCRIPT, *EVENT],
-        "`userstate.py`, piped": [PYTHON, "-", *EVENT]}, ("classic", "http.client"),
+        "`userstate.py`": [PYTHON, SCRIPT, *EVENT_WORDS],
+        "`userstate.py`, piped": [PYTHON, "-", *EVENT_WORDS]}, ("classic", "http.client"),
         environment)
     with tempfile.TemporaryDirectory() as folder:  # where the module may be cached
         shutil.copy(SCRIPT, folder)

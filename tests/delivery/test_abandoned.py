@@ -32,7 +32,8 @@ while _thread._count():
         done = run_code(code, f"http://slow.example:{peer.port}/")
         assert done.status == 0, done.err
         assert done.out == "gave up\n"
-        assert peer.requests == []
+        userstate.post_event({"later": True}, peer.url)
+        assert peer.events == [{"later": True}]  # and nothing before it
 
 
 class Unread:

@@ -10,7 +10,7 @@ import pytest
 
 import userstate
 from support.authority import tls_peer, trusting
-from support.calls import post
+from support.calls import post_to
 from support.interpreters import NEWEST, resolve_to
 from support.peers import ACCEPTED, DEAD_PORT, Peer
 from support.processes import EVENT_WORDS, run, run_code
@@ -28,7 +28,7 @@ def peer_of_ipv6():
 
 
 def test_ipv6(peer_of_ipv6, said):
-    post(peer_of_ipv6, said)
+    post_to(peer_of_ipv6, said)
     assert f"Host: [::1]:{peer_of_ipv6.port}".encode() in peer_of_ipv6.requests[0]
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 import userstate
-from support.calls import EVENT, ask, post
+from support.calls import EVENT, fetch_from, post_to
 from support.peers import ACCEPTED, Peer, answer, document
 
 
@@ -17,7 +17,7 @@ from support.peers import ACCEPTED, Peer, answer, document
     b"HTTP/1.1 100 Continue\r\n\r\n" + ACCEPTED], ids=["204", "HTTP 1.0", "after 100"])
 def test_this_is_success_too(script, said):
     with Peer(script) as peer:
-        post(peer, said)
+        post_to(peer, said)
         assert peer.events == [EVENT]
     assert said.lines == []
 
@@ -80,7 +80,7 @@ def test_a_redirect_is_never_followed_and_its_target_named(status, location, sho
         location, shown = (text.replace("PORT", str(other.port)) for text in (location, shown))
         with Peer(answer(status, b"", f"Location: {location}")) as peer:
             with pytest.raises(userstate.RefusedError) as caught:
-                post(peer, said)
+                post_to(peer, said)
             assert len(peer.requests) == 1
         assert other.requests == []
     assert f"redirect to {shown}" in str(caught.value)
@@ -90,7 +90,7 @@ def test_a_redirect_is_never_followed_and_its_target_named(status, location, sho
 def test_a_redirect_to_itself_is_no_loop(said):
     with Peer(answer(307, b"", "Location: /events")) as peer:
         with pytest.raises(userstate.RefusedError):
-            ask(peer, said)
+            fetch_from(peer, said)
         assert len(peer.requests) == 1
 
 
@@ -102,7 +102,7 @@ def test_a_redirect_to_itself_is_no_loop(said):
 def test_the_reason_of_an_answer_is_shown_on_one_line(body, shown, said):
     with Peer(answer(403, json.dumps(body).encode())) as peer:
         with pytest.raises(userstate.RefusedError) as caught:
-            post(peer, said)
+            post_to(peer, said)
     assert f"HTTP 403 Reason{shown}; refused" in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -111,7 +111,7 @@ def test_the_reason_of_an_answer_is_shown_on_one_line(body, shown, said):
 def test_a_reason_phrase_from_outside_is_cut_and_made_printable(said):
     with Peer(b"HTTP/1.1 403 \x1b[31m" + b"x" * 5000 + b"\r\n\r\n") as peer:
         with pytest.raises(userstate.RefusedError) as caught:
-            post(peer, said)
+            post_to(peer, said)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 250
 
@@ -119,5 +119,5 @@ def test_a_reason_phrase_from_outside_is_cut_and_made_printable(said):
 def test_nothing_of_a_document_without_a_status_line_is_shown(said):
     with Peer(b'{"id": "s3cret"}\n') as peer:
         with pytest.raises(userstate.DeadlineError, match="broken answer .BadStatusLine") as c:
-            ask(peer, said)
+            fetch_from(peer, said)
     assert "s3cret" not in str(c.value)

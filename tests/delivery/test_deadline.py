@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import userstate
-from support.calls import EVENT, ask, post
+from support.calls import EVENT, fetch_from, post_to
 from support.faults import BODY_HANGS, HANGS
 from support.peers import ACCEPTED, Peer, answer, document, flood, part
 from support.processes import EVENT_WORDS, run, start
@@ -19,7 +19,7 @@ METADATA_HANGS = {**HANGS, **BODY_HANGS}
 @pytest.mark.parametrize("name", HANGS)
 def test_a_try_that_hangs_is_closed_and_tried_again(name, said):
     with Peer(HANGS[name], ACCEPTED) as peer:
-        post(peer, said, timeout=0.3)
+        post_to(peer, said, timeout=0.3)
         assert peer.events[-1] == EVENT
         assert peer.closed.acquire(timeout=10)
     assert len(said.lines) == 1
@@ -28,7 +28,7 @@ def test_a_try_that_hangs_is_closed_and_tried_again(name, said):
 @pytest.mark.parametrize("name", METADATA_HANGS)
 def test_metadata_that_hangs_is_closed_and_tried_again(name, said):
     with Peer(METADATA_HANGS[name], document()) as peer:
-        assert ask(peer, said, timeout=0.3) == "x"
+        assert fetch_from(peer, said, timeout=0.3) == "x"
         assert peer.closed.acquire(timeout=10)
     assert len(said.lines) == 1
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 import userstate
-from support.calls import EVENT, post
+from support.calls import EVENT, post_to
 from support.faults import FAULTS
 from support.peers import ACCEPTED, Peer, answer, part
 
@@ -14,7 +14,7 @@ from support.peers import ACCEPTED, Peer, answer, part
 def test_pauses_grow_and_vary_and_leave_time_for_a_last_try(said):
     with Peer(answer(500)) as peer:
         with pytest.raises(userstate.DeadlineError):
-            post(peer, said)
+            post_to(peer, said)
     assert 148.9 < sum(said.time.pauses) <= 150
     *pauses, last = said.time.pauses
     assert userstate.PAUSES == (1, 2, 4, 8, 15)
@@ -29,7 +29,7 @@ def test_gives_up_at_the_deadline_after(name, said):
     begun = said.time.now
     with Peer(FAULTS[name]) as peer:
         with pytest.raises(userstate.DeadlineError, match=r"gave up at try \d+ after 1\d\d"):
-            post(peer, said)
+            post_to(peer, said)
         assert len(set(peer.bodies)) <= 1
     assert 135 < said.time.now - begun <= 150
 
@@ -39,7 +39,7 @@ def test_the_last_try_has_half_of_what_is_left_or_a_second(deadline, pauses, sai
     monkeypatch.setattr(random, "uniform", lambda least, most: most)
     with Peer(answer(503)) as peer:
         with pytest.raises(userstate.DeadlineError):
-            post(peer, said, deadline=deadline)
+            post_to(peer, said, deadline=deadline)
         assert said.time.pauses == pytest.approx(pauses)
 
 
@@ -56,7 +56,7 @@ DATE = email.utils.formatdate(time.time() + 3600, usegmt=True)
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_makes_a_pause_longer(status, value, least, most, said):
     with Peer(answer(status, b"", f"Retry-After: {value}"), ACCEPTED) as peer:
-        post(peer, said)
+        post_to(peer, said)
     assert least <= said.time.pauses[0] <= most
 
 
@@ -64,7 +64,7 @@ def test_retry_after_makes_a_pause_longer(status, value, least, most, said):
 def test_gives_up_now_if_retry_after_ends_at_or_behind_the_deadline(seconds, said):
     with Peer(answer(503, b"", f"Retry-After: {seconds}")) as peer:
         with pytest.raises(userstate.DeadlineError, match="gave up at try 1"):
-            post(peer, said, deadline=20)
+            post_to(peer, said, deadline=20)
         assert said.time.pauses == []
 
 
@@ -78,7 +78,7 @@ def test_a_past_retry_after_of_an_answer_that_outlasts_the_deadline_is_harmless(
 def test_an_odd_retry_after_does_not_hide_a_refusal(said):
     with Peer(answer(403, b"", "Retry-After: Jan \xb2 , 1e400 1:2")) as peer:
         with pytest.raises(userstate.RefusedError, match="HTTP 403"):
-            post(peer, said)
+            post_to(peer, said)
 
 
 def test_retry_after_dates_of_all_kinds_are_harmless(said):
@@ -88,6 +88,6 @@ def test_retry_after_dates_of_all_kinds_are_harmless(said):
               for _ in range(200)]
     scripts = [answer(503, b"", f"Retry-After: {value}") for value in values]
     with Peer(*scripts, ACCEPTED) as peer:
-        post(peer, said, deadline=99999)
+        post_to(peer, said, deadline=99999)
     assert len(said.time.pauses) == 200
     assert max(said.time.pauses) <= 30

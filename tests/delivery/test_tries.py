@@ -7,10 +7,11 @@ import subprocess
 import pytest
 
 import userstate
-from support.calls import EVENT, ask, post
+from support.calls import EVENT, fetch_from, post_to
 from support.faults import BODIES, FAULTS
 from support.peers import ACCEPTED, DEAD, Peer, answer, document
 from support.processes import EVENT_WORDS, start
+from support.waiting import PATIENCE
 
 # Tried again until the deadline.
 
@@ -18,7 +19,7 @@ from support.processes import EVENT_WORDS, start
 @pytest.mark.parametrize("name", FAULTS)
 def test_tries_an_event_again_after(name, said):
     with Peer(FAULTS[name], FAULTS[name], ACCEPTED) as peer:
-        post(peer, said)
+        post_to(peer, said)
         assert peer.events[-1] == EVENT
         assert len(set(peer.bodies)) == 1
     assert len(said.time.pauses) == 2
@@ -31,7 +32,7 @@ METADATA_FAULTS = {**FAULTS, **BODIES}
 @pytest.mark.parametrize("name", METADATA_FAULTS)
 def test_tries_the_metadata_again_after(name, said):
     with Peer(METADATA_FAULTS[name], METADATA_FAULTS[name], document()) as peer:
-        assert ask(peer, said) == "x"
+        assert fetch_from(peer, said) == "x"
     assert len(said.time.pauses) == 2
     assert len(said.lines) == 1
 
@@ -69,7 +70,7 @@ def test_equal_problems_are_said_once_and_the_last_line_is_the_verdict(said):
     scripts = [answer(500), answer(503), answer(500), answer(503), answer(403)]
     with Peer(*scripts) as peer:
         with pytest.raises(userstate.RefusedError, match=r"403.*refused at try 5 after \d"):
-            post(peer, said)
+            post_to(peer, said)
     first, second = said.lines
     assert re.search(r"HTTP 500 .*; trying again in \d+\.\d s$", first)
     assert re.search(r"HTTP 503 .*; trying again in \d+\.\d s$", second)
@@ -78,6 +79,7 @@ def test_equal_problems_are_said_once_and_the_last_line_is_the_verdict(said):
 def test_a_service_that_comes_up_late_is_delivered_to():
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))  # nobody listens there yet
+        reserved.settimeout(PATIENCE)
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}/events"
         with start(*EVENT_WORDS, url=url, stderr=subprocess.PIPE) as process:
             assert b"Connection refused" in process.stderr.readline()
@@ -97,7 +99,7 @@ def test_a_service_that_comes_up_late_is_delivered_to():
 def test_metadata_400_and_404_may_pass(status, tries, said):
     script = answer(status, b'{"message":"resource not found"}')
     with Peer(*[script] * tries, document()) as peer:
-        assert ask(peer, said) == "x"
+        assert fetch_from(peer, said) == "x"
         assert len(peer.requests) == tries + 1
     assert "resource not found" in said.lines[0]
 
@@ -105,7 +107,7 @@ def test_metadata_400_and_404_may_pass(status, tries, said):
 @pytest.mark.parametrize("tries", [1, 2, 3])
 def test_event_400_may_pass(tries, said):
     with Peer(*[answer(400)] * tries, ACCEPTED) as peer:
-        post(peer, said)
+        post_to(peer, said)
         assert peer.events == [EVENT] * (tries + 1)
 
 
@@ -118,11 +120,11 @@ def test_the_key_may_appear_later(said):
 def test_other_faults_do_not_use_up_the_three_more_tries(said):
     scripts = [answer(400), answer(500)] * 3 + [answer(500)] * 4 + [ACCEPTED]
     with Peer(*scripts) as peer:
-        post(peer, said)
+        post_to(peer, said)
         assert len(peer.events) == 11
 
 
-@pytest.mark.parametrize("call, status", [(post, 400), (ask, 400), (ask, 404)],
+@pytest.mark.parametrize("call, status", [(post_to, 400), (fetch_from, 400), (fetch_from, 404)],
                          ids=["event-400", "metadata-400", "metadata-404"])
 def test_three_more_tries_and_then_refused(call, status, said):
     with Peer(answer(status)) as peer:
@@ -142,7 +144,7 @@ def test_an_event_is_refused_at_once_by(status, said):
     line = rf"HTTP {status} Reason \(no \[31m way\); refused at try 1"
     with Peer(answer(status, b'{"error":"no\\u001b[31m way"}')) as peer:
         with pytest.raises(userstate.RefusedError, match=line):
-            post(peer, said)
+            post_to(peer, said)
         assert len(peer.requests) == 1
     assert said.lines == []
 
@@ -150,7 +152,7 @@ def test_an_event_is_refused_at_once_by(status, said):
 def test_an_event_is_refused_at_once_by_304_which_has_no_body(said):
     with Peer(answer(304)) as peer:
         with pytest.raises(userstate.RefusedError, match="HTTP 304 Reason; refused at try 1"):
-            post(peer, said)
+            post_to(peer, said)
         assert len(peer.requests) == 1
     assert said.lines == []
 
@@ -159,7 +161,7 @@ def test_an_event_is_refused_at_once_by_304_which_has_no_body(said):
 def test_metadata_is_refused_at_once_by(status, said):
     with Peer(answer(status)) as peer:
         with pytest.raises(userstate.RefusedError, match=f"HTTP {status} "):
-            ask(peer, said)
+            fetch_from(peer, said)
         assert len(peer.requests) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.files import TOP
 from support.processes import ended, start_command
 from support.readme import RECEIVER_BLOCKS, block, replaced
-from support.receivers import PROGRAM, Receiver, ReceiverProcess, ask, event
+from support.receivers import RECEIVER_SCRIPT, Receiver, ReceiverProcess, ask, event
 from support.scripts import shell, start_play
 from support.tools import check, find, needs
 from support.waiting import wait_for
@@ -100,7 +100,7 @@ def test_the_database_is_read_and_backed_up_while_it_runs(tmp_path):
 def unit(tmp_path):
     """The unit, with the file in another folder."""
     program = tmp_path / "service.py"
-    shutil.copy(PROGRAM, str(program))
+    shutil.copy(RECEIVER_SCRIPT, str(program))
     return replaced(shown("systemd-receiver", "ExecStart"), "/usr/local/lib/service.py",
                     str(program))
 

@@ -7,7 +7,7 @@ import pytest
 from service import read_event
 from support.receivers import TAKEN, Receiver, ask, event, post, read_json, read_page
 
-ACCEPTED = {  # the body; the state, code and message that it has
+TAKEN_BODIES = {  # the body; the state, code and message that it has
     "an event": (b'{"state":"running","code":1000,"message":"x"}', "running", 1000, "x"),
     "an empty object": (b"{}", "", 0, ""),
     "null": (b"null", "", 0, ""),
@@ -28,7 +28,8 @@ ACCEPTED = {  # the body; the state, code and message that it has
 }
 
 
-@pytest.mark.parametrize("body, state, code, message", ACCEPTED.values(), ids=ACCEPTED.keys())
+@pytest.mark.parametrize("body, state, code, message", TAKEN_BODIES.values(),
+                         ids=TAKEN_BODIES.keys())
 def test_takes_for_an_event(receiver, body, state, code, message):
     assert post(receiver, body) == TAKEN
     assert receiver.shown() == [(f"user.{code}", state, message)]

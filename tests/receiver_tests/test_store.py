@@ -17,7 +17,7 @@ from support.receivers import (
     event,
     in_threads,
     post,
-    select,
+    query,
 )
 from support.tools import check
 
@@ -30,7 +30,7 @@ def test_events_are_in_the_data_file_before_the_200_and_after_a_restart(tmp_path
     data = str(tmp_path / "events")
     with Receiver(data=data) as receiver:
         assert post(receiver, b'{"message":"kept"}') == TAKEN
-        assert select(data, "SELECT address, state, code, message FROM events") == [
+        assert query(data, "SELECT address, state, code, message FROM events") == [
             ("127.0.0.1", "", 0, "kept")]
     with Receiver(data=data) as receiver:
         assert post(receiver, b'{"message":"more"}') == TAKEN
@@ -114,9 +114,9 @@ def test_what_was_answered_200_is_there_once_after_a_kill(tmp_path):
     with ReceiverProcess("--data", data) as receiver:
         for number in unknown + taken[-8:]:
             assert post_number(receiver, number) == TAKEN
-    kept = [int(text) for text, in select(data, "SELECT message FROM events")]
+    kept = [int(text) for text, in query(data, "SELECT message FROM events")]
     assert sorted(kept) == sorted(taken + unknown)
-    assert select(data, "SELECT events FROM devices") == [(len(kept),)]
+    assert query(data, "SELECT events FROM devices") == [(len(kept),)]
 
 
 def test_many_clients_share_a_commit_and_all_of_it_is_kept(tmp_path, monkeypatch):

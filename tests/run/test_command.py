@@ -111,17 +111,19 @@ SCRIPTS = {  # content, what it prints, status
     "no newline": ("echo z", "z\n", 0)}
 
 
-@pytest.mark.parametrize("word, python", [
-    ("FOLDER/my-script", OLDEST), ("my-script", NEWEST), ("./my-script", NEWEST)],
+@pytest.mark.parametrize("word, folder, python", [
+    ("FOLDER/my-script", ".", OLDEST), ("my-script", "/", NEWEST),
+    ("./my-script", ".", NEWEST)],
     ids=["path", "name", "relative"])
 @pytest.mark.parametrize("text, out, status", SCRIPTS.values(), ids=SCRIPTS.keys())
-def test_a_script_without_an_interpreter_line_is_run(text, out, status, word, python, tmp_path):
+def test_a_script_without_an_interpreter_line_is_run(text, out, status, word, folder, python,
+                                                     tmp_path):
     script = tmp_path / "my-script"
     script.write_text(text)
     script.chmod(0o755)
     with Peer(ACCEPTED) as peer:
         done = run("run", "1010", "m", "--", word.replace("FOLDER", str(tmp_path)), "a b", "-h",
-                   url=peer.url, python=python, cwd=str(tmp_path),
+                   url=peer.url, python=python, cwd=str(tmp_path / folder),
                    env={"PATH": f"/nowhere:{tmp_path}:" + os.environ["PATH"]})
         assert done == (status, out, "")
         assert len(peer.events) == 2

@@ -1,5 +1,4 @@
-"""Signals that somebody sends to run: passed on to the command, waited for and reported;
-and SIGUSR2, or another one, during the last report, which only a second signal ends."""
+"""Signals that somebody sends to run, while the command runs or during the last report."""
 import os
 import shutil
 import signal
@@ -27,7 +26,7 @@ from support.tools import needs
 from support.waiting import at_most, wait_for
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-SLEEP = ["sh", "-c", "echo ready; exec sleep 30"]
+SLEEPING = ["sh", "-c", "echo ready; exec sleep 30"]
 ENDING = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM",
           "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGXCPU", "SIGRTMIN+3", "SIGRTMAX"]
 
@@ -97,7 +96,7 @@ def test_a_signal_that_ends_the_command_is_reported(name):
     number = number_of(name)
     shown = SIGNAL_NAMES.get(number, number)
     with Peer(ACCEPTED) as peer:
-        process = start("run", "1010", "m", *SLEEP, url=peer.url, **PIPES)
+        process = start("run", "1010", "m", *SLEEPING, url=peer.url, **PIPES)
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
         assert ended(process) == (status_after(number), "", "")
@@ -214,7 +213,7 @@ def test_a_second_signal_ends_the_last_report(name):
 def test_a_signal_that_comes_twice_does_not_lose_the_end(name):
     number, last = number_of(name), gated()
     with Peer(ACCEPTED, last) as peer:
-        process = start("run", "1010", "m", *SLEEP, url=peer.url, **PIPES)
+        process = start("run", "1010", "m", *SLEEPING, url=peer.url, **PIPES)
         assert process.stdout.readline() == b"ready\n"
         wait_for(lambda: len(peer.requests) == 1)
         process.send_signal(number)
@@ -229,7 +228,8 @@ def test_a_signal_that_comes_twice_does_not_lose_the_end(name):
 
 def begin_the_last_report(peer):
     """Return a run whose command TERM has ended, and whose last report waits for its answer."""
-    process = start("run", "1010", "m", *SLEEP, url=peer.url, before=ALL_IN_ONE_MOMENT, **PIPES)
+    process = start("run", "1010", "m", *SLEEPING, url=peer.url, before=ALL_IN_ONE_MOMENT,
+                    **PIPES)
     assert process.stdout.readline() == b"ready\n"
     wait_for(lambda: len(peer.requests) == 1)
     process.terminate()

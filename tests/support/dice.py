@@ -12,7 +12,7 @@ HEADERS = ["Content-Length: 0", "Content-Length: 5", "Content-Length: 5\r\nConte
            "Location: /\x1b[31m", "Retry-After: 0", "Retry-After: soon", "X: " + "y" * 70000,
            "\r\n".join(["X: y"] * 200), "no colon", ": empty", "X: \xff\x00\x1b[31m"]
 SECRET = b'{"id": "x", "message": "s3cret"}'
-BODIES = [b"", b"hello", b"{", b'{"error": "\\u001b[31mno\\nno\\u2028"}',
+ODD_BODIES = [b"", b"hello", b"{", b'{"error": "\\u001b[31mno\\nno\\u2028"}',
           b'{"message": "%s"}' % (b"long " * 9999), b'{"errors": ["a", 5, null]}',
           b"5\r\nhello\r\n0\r\n\r\n", b"-1\r\nhello", b"zz\r\n", b" " * 100000,
           b"[" * 60000, SECRET, SECRET[:-1]]
@@ -20,7 +20,7 @@ RAW = [b"", b"\r\n", b"\n\n", b"SSH-2.0-x\r\n", b"hello, this is HTTP/0.9", b"HT
        b"HTTP/1.1 \r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 2e2 OK\r\n\r\n",
        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"\x15\x03\x01\x00\x02\x02\x28",
        b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76", b"\0" * 70000, b"HTTP/1.1 " + b"2" * 70000]
-INTERIM = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n",
+INTERIM_ANSWERS = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n",
            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"]
 
 
@@ -33,8 +33,8 @@ def answer_by(dice):
     head = f"HTTP/1.{dice.choice('01')} {status} {reason}\r\n"
     for _ in range(dice.choice([0, 0, 1, 2, 4])):
         head += dice.choice(HEADERS) + "\r\n"
-    answer = head.encode("latin-1") + b"\r\n" + dice.choice(BODIES)
-    before = b"".join(dice.choice(INTERIM) for _ in range(dice.choice([0, 0, 0, 1, 3])))
+    answer = head.encode("latin-1") + b"\r\n" + dice.choice(ODD_BODIES)
+    before = b"".join(dice.choice(INTERIM_ANSWERS) for _ in range(dice.choice([0, 0, 0, 1, 3])))
     answer = before + answer
     accepted = status in ACCEPTING
     if dice.random() < 0.2:  # cut

@@ -17,7 +17,7 @@ from service import Service
 from support.files import TESTS
 from support.processes import ended, fresh, start_command
 
-PROGRAM = os.path.join(TESTS, "service.py")
+RECEIVER_SCRIPT = os.path.join(TESTS, "service.py")
 TAKEN = (200, b"")  # the answer to an event that is taken
 
 
@@ -66,8 +66,8 @@ def start_receiver(*words, limit=None, **options):
             name, most = limit
             resource.setrlimit(name, (most, most))
     options.setdefault("stdout", subprocess.PIPE)
-    return start_command(sys.executable, *flags, PROGRAM, "--port", "0", *words, first=first,
-                         stderr=subprocess.PIPE, **options)
+    return start_command(sys.executable, *flags, RECEIVER_SCRIPT, "--port", "0", *words,
+                         first=first, stderr=subprocess.PIPE, **options)
 
 
 def run_receiver(*words, **options):
@@ -192,7 +192,7 @@ def in_threads(number, function):
         return list(pool.map(function, range(number)))
 
 
-def select(data, statement):
+def query(data, statement):
     """Return what sqlite3 reads of the file beside the receiver."""
     with closing(sqlite3.connect(data)) as connection:
         return connection.execute(statement).fetchall()
