@@ -8,8 +8,8 @@
     with userstate.step(1010, "install nginx"):
         subprocess.check_call(["apt-get", "install", "-y", "nginx"])
 
-Two blank lines part its sections: guard, constants and errors; public functions;
-delivery, which tries again; one request; what its answer is worth; step; run; main.
+From top to bottom: guard, constants, errors, public functions, delivery (which tries
+again), one request, waiting, what an answer is worth, step, run, the command line.
 """
 import atexit
 import gc
@@ -18,40 +18,46 @@ import sys
 
 PACKAGES = "install python3 (Alpine, Debian, Fedora, OpenWrt), python3-modules (Yocto)"
 
-def _leave(kind=Exception, error="incomplete download", trace=None):
+
+def _leave(kind=None, error=None, trace=None):  # the file was cut, or main not reached
     try:
         import select
-        hint = f"; {PACKAGES}" if issubclass(kind, ImportError) else ""
-        if select.select([], [2], [], 0)[1]:  # or it would block
-            name = {KeyboardInterrupt: "interrupted"}.get(kind, kind.__name__)
-            os.write(2, f"userstate: {str(error) or name}{hint}\n".encode())
+        line = f"{kind.__name__}: {error}" if kind else "incomplete download"
         if kind is KeyboardInterrupt:
-            _end(-2)
+            line = "interrupted"
+        if isinstance(error, ImportError):
+            line += f"; {PACKAGES}"
+        if select.select([], [2], [], 0)[1]:  # else the write would block
+            os.write(2, f"userstate: {line}\n".encode("ascii", "replace"))
+        if kind is KeyboardInterrupt:
+            _interrupted()
     finally:
         os._exit(1)
 
-if __name__ == "__main__":
-    atexit.register(_leave)
-    # A file that was cut may parse and end with 0: only its last line passes this.
-    sys.excepthook = _leave
-    gc.set_threshold(50000)  # not 700: in the imports it finds nothing, slowly
-    if not sys.flags.isolated:
-        del sys.path[0]  # a json.py that lies there must not run as root
 
-def _end(status):  # -2: by SIGINT itself, so that a shell script ends, too
-    if status == -2:
+if __name__ == "__main__":
+    # A file that was cut may run to its end: only its last line does not come here.
+    atexit.register(_leave)
+    sys.excepthook = _leave
+    if not getattr(sys.flags, "safe_path", sys.flags.isolated):
+        del sys.path[0]  # a json.py that lies there must not run as root
+    if hasattr(gc, "set_threshold"):  # PyPy has none
+        gc.set_threshold(50000)  # with 700 it takes 1 to 2 ms of 40, and finds nothing
+
+
+def _interrupted():
+    if __name__ == "__main__":  # ends by the signal, so that a shell script ends, too
         import signal
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.kill(os.getpid(), signal.SIGINT)
-    os._exit(status if status >= 0 else 128 - status)  # whatever threads or stdout do
+    return 130
+
 
 import _thread  # as threading takes longer to import
 import email.utils
 import errno
 import functools
-import getopt
-import http.client  # as urllib.request redirects a POST as a GET, and asks proxies
 import io
 import json
 import random
@@ -61,225 +67,329 @@ import signal
 import socket
 import struct
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
-__version__ = "2.0"
+if __name__ == "__main__":  # what the next two would import, for 4 and 0.5 ms of 40
+    sys.modules["ssl"] = sys.modules["gettext"] = None  # type: ignore
+import getopt  # as argparse would take a MESSAGE of -h for an option
+import http.client  # as urllib.request makes a GET of a POST that is redirected
+
+if __name__ == "__main__":
+    del sys.modules["ssl"], sys.modules["gettext"]
+
+__version__ = "2.1"
+__all__ = ["send_user_state_event", "build_event", "fetch_metadata", "user_state_url",
+           "post_event", "step", "main", "STATES", "CODES",
+           "UserStateError", "EventError", "RefusedError", "DeadlineError"]
+STATES = "running", "succeeded", "failed"
+CODES = range(1000, 1100)
 METADATA_URL = ("https://metadata.packet.net/metadata "
                 "https://metadata.platformequinix.com/metadata")
 SWITCHED_OFF = "this default was switched off on 2026-06-30: set USERSTATE_METADATA_URL"
-STATES = "running", "succeeded", "failed"
-CODES = range(1000, 1100)
 TIMEOUT, DEADLINE = 10, 150  # seconds of one try, of a call
 PAUSES = 1, 2, 4, 8, 15  # seconds between tries; the last one repeats
 RETRY_AFTER_MOST = 30  # seconds
 GRACE = 10  # seconds for a first report after the end of what it reports on
-MOMENT = 0.25  # seconds within which a signal that comes twice is one
-# (1, 0): close() resets, until there is an answer; (0, 0): it sends what is queued.
-LINGER = socket.SOL_SOCKET, socket.SO_LINGER
+SAME_SIGNAL = 0.25  # seconds within which equal ones are one: timeout(1) sends two
+FOREVER = float("inf")
+RETRY_NEVER, RETRY_FEW, RETRY_UNTIL_DEADLINE = "never", "few", "until the deadline"
+MORE_TRIES = 3  # that faults worth few get in all
+RETRY_OF_STATUS = {  # 400: the service says it for faults of its own upstream, too
+    400: RETRY_FEW, 501: RETRY_NEVER, 505: RETRY_NEVER,
+    408: RETRY_UNTIL_DEADLINE, 425: RETRY_UNTIL_DEADLINE, 429: RETRY_UNTIL_DEADLINE}
 METADATA_MOST, REFUSAL_MOST, LOG_MOST = 1 << 20, 1 << 16, 1 << 16  # bytes to read
-NEVER, FEW, ALWAYS = 0, 3, float("inf")  # more tries, by fault; ALWAYS also: no limit
+RESET_ON_CLOSE = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+SEND_ON_CLOSE = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0)
+WRONG_TIME = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+NO_AUTHORITY = 2, 18, 19, 20, 21  # X509_V_ERR_...: no issuer known, signed by itself
+
 
 class UserStateError(Exception):
-    """Base of the errors; their text is one line of printable ASCII."""
+    """Base of the errors, each one line of printable ASCII; __cause__ tells why.
+
+    url (str or None), http_status (int or None), tries (int): of the last request.
+    """
     status = 1  # of the command
 
-    def __init__(self, text):
+    def __init__(self, text, url=None, http_status=None, tries=0):
         super().__init__(_printable(text))
+        self.url, self.http_status, self.tries = url, http_status, tries
+
 
 class EventError(UserStateError, ValueError):
     """An event, an option or an operand is invalid: nothing was sent."""
     status = 2
 
+
 class RefusedError(UserStateError):
     """Trying again will not help."""
+
 
 class DeadlineError(UserStateError):
     """Gave up at the deadline: trying again later may help."""
     status = 75  # EX_TEMPFAIL
 
-class _Fault(Exception):
-    """A try failed: why, how many more are worth it, how many seconds later."""
-    def __init__(self, text, more, hint="", wait=0.0):
+
+class _Fault(Exception):  # why a try failed
+    def __init__(self, text, retry, hint="", least_pause=0.0, http_status=None):
         super().__init__(text)
-        self.more, self.hint, self.wait = more, hint, wait
-
-    def told(self, url):
-        hint = f" ({self.hint})" if self.hint else ""
-        hint += f" ({SWITCHED_OFF})" if url in METADATA_URL.split() else ""
-        return f"{_public(url)}: {self}{hint}"
+        self.retry, self.hint = retry, f" ({hint})" if hint else ""
+        self.least_pause, self.http_status = least_pause, http_status
 
 
-def send_user_state_event(state, code, message, **options):
+def send_user_state_event(state, code, message, *, metadata_url=None, url=None,
+                          timeout=None, deadline=None, dry_run=False, verbose=False,
+                          say=None, clock=time.monotonic, sleep=time.sleep, **rest):
     """Put an event on the timeline of this machine.
 
-    state: one of STATES; code: an int of CODES; message: a str, sent as it is. options:
-    metadata_url, url (str), timeout, deadline (seconds, int or float), dry_run, verbose
-    (bool), as on the command line. Raises EventError if any of it is invalid,
-    RefusedError if trying again will not help, DeadlineError at the deadline.
+    state: one of STATES; code: an int of CODES; message: a str, sent as it is. url: a
+    str, where to post it, by default USERSTATE_URL or what the metadata says.
+    metadata_url: a str, where to ask for that, several parted by spaces, by default
+    USERSTATE_METADATA_URL or METADATA_URL. timeout, deadline: seconds (int, float) of
+    a try and of the call, by default USERSTATE_TIMEOUT or 10, USERSTATE_DEADLINE or
+    150. dry_run: a bool, only print the JSON; verbose: a bool, tell of each try. say: a
+    function of a line, by default a warning of the logger "userstate". clock, sleep: as
+    in time. Raises EventError if something is invalid, and nothing was sent;
+    RefusedError if trying again will not help; DeadlineError at the deadline.
     """
-    _Delivery(**options).send(build_event(state, code, message))
+    event = build_event(state, code, message)
+    delivery = _Delivery(timeout, deadline, verbose, say, clock, sleep, rest)
+    delivery.aim(url, metadata_url)
+    if dry_run:
+        _print(json.dumps(event), delivery.deadline)
+    else:
+        delivery.send(event)
+
 
 def build_event(state, code, message):
-    """Return the event, a dict of the three; raise EventError if one is invalid."""
-    _check("state", state, state in STATES, "running, succeeded or failed")
-    _check("code", code, type(code) is int and code in CODES, "an int, 1000 to 1099")
+    """Return the event, a dict of state, code and message; nothing is converted.
+
+    state: one of STATES; code: an int of CODES, also an IntEnum; message: a str.
+    Raises EventError if one of them is anything else.
+    """
+    _check("state", state, state in STATES, "running, succeeded or failed, in small "
+           "letters (on the command line also an exit status, 0 to 255)")
+    is_number = isinstance(code, int) and not isinstance(code, bool)
+    _check("code", code, is_number and code in CODES, "an int, 1000 to 1099")
     _check("message", message, isinstance(message, str), "a string")
     return {"state": state, "code": code, "message": message}
 
-def fetch_metadata(**options):
-    """Return the metadata, a dict; options and errors as of send_user_state_event."""
-    return _Delivery(**options).metadata(_document)
 
-def user_state_url(**options):
-    """Return the address for events, a str; options and errors as of the above."""
-    return _Delivery(**options).user_state_url()
+def fetch_metadata(*, metadata_url=None, url=None, timeout=None, deadline=None,
+                   dry_run=False, verbose=False, say=None, clock=time.monotonic,
+                   sleep=time.sleep, **rest):
+    """Return the metadata document of this machine, a dict.
 
-def post_event(event, url, **options):
-    """Post event, a dict, to url, a str; RefusedError if no URL; else as above."""
-    _Delivery(**options).post(event, url)
+    Options and errors are as for an event, but url does not count, dry_run is an error.
+    """
+    delivery = _Delivery(timeout, deadline, verbose, say, clock, sleep, rest)
+    delivery.ask(metadata_url, dry_run)
+    return delivery.persist("GET", delivery.metadata_urls, _document)
 
-def _check(name, value, valid, must):
-    if not valid:
+
+def user_state_url(*, metadata_url=None, url=None, timeout=None, deadline=None,
+                   dry_run=False, verbose=False, say=None, clock=time.monotonic,
+                   sleep=time.sleep, **rest):
+    """Return the address that events are posted to, a str.
+
+    Options and errors are as for an event; dry_run is an error if it has to ask.
+    """
+    delivery = _Delivery(timeout, deadline, verbose, say, clock, sleep, rest)
+    delivery.aim(url, metadata_url, dry_run)
+    return delivery.user_state_url()
+
+
+def post_event(event, url, *, metadata_url=None, timeout=None, deadline=None,
+               dry_run=False, verbose=False, say=None, clock=time.monotonic,
+               sleep=time.sleep, **rest):
+    """Post event, anything of which json makes text, to url (str).
+
+    Options and errors are as for an event, but metadata_url does not count.
+    """
+    delivery = _Delivery(timeout, deadline, verbose, say, clock, sleep, rest)
+    address = _checked_address("url", url)
+    try:
+        text = json.dumps(event, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EventError(f"event: {error}") from error
+    if dry_run:
+        _print(text, delivery.deadline)
+    else:
+        delivery.post(text, address)
+
+
+def _check(name, value, is_valid, must):
+    if not is_valid:
         raise EventError(f"{name} {_hide(ascii(value))}: must be {must}")
+
+
+class _Delivery:  # the options of one call, checked, and the tries until its deadline
+    def __init__(self, timeout, deadline, verbose, say, clock, sleep, rest):
+        for name in rest:
+            raise EventError(f"option {_hide(name)}: there is none of this name")
+        self.timeout = _seconds("timeout", timeout, TIMEOUT)
+        self.deadline = _seconds("deadline", deadline, DEADLINE)
+        self.verbose, self.tell = verbose, say or _log
+        self.clock, self.sleep = clock, sleep
+        self.url, self.metadata_urls = None, []
+        self.subject, self.told = "", set()  # the event that lines are about; lines
+        self.renew()
+
+    def aim(self, url, metadata_url, dry_run=False):  # at url, or what metadata says
+        name = "url"
+        if metadata_url is None:  # which wins over the variable for url
+            name, url = _setting(name, url)
+        if url is None:
+            self.ask(metadata_url, dry_run)
+        else:
+            self.url = _checked_address(name, url)
+
+    def ask(self, metadata_url, dry_run):
+        name, urls = _setting("metadata_url", metadata_url, METADATA_URL)
+        urls = str(urls).split() or [""]
+        self.metadata_urls = [_checked_address(name, url) for url in urls]
+        if dry_run:
+            raise EventError("dry run: asks nobody, so --url has to say where")
+
+    def renew(self, deadline=FOREVER, timeout=FOREVER, pause=None):
+        self.deadline_at = self.clock() + min(self.deadline, deadline)
+        self.try_most, self.pause = min(self.timeout, timeout), pause or self.sleep
+
+    def seconds_left(self):
+        return self.deadline_at - self.clock()
+
+    def say(self, line, problem=None):  # of the same problem only the first line
+        if problem is None or problem not in self.told:
+            self.told.add(problem)
+            self.tell(_printable(line))
+
+    def send(self, event):
+        self.subject = f"{event['state']} {event['code']:d}: "
+        self.post(json.dumps(event), self.user_state_url())
+
+    def user_state_url(self):
+        return self.url or self.persist("GET", self.metadata_urls, self.event_url)
+
+    def event_url(self, answer):
+        document = _document(answer)
+        url, home = document.get("user_state_url"), document.get("phone_home_url")
+        if not url and isinstance(home, str) and home.strip().endswith("/phone-home"):
+            url = home.strip()[:-len("phone-home")] + "events"
+            self.say(f"{self.subject}taking {_public(url)}, by phone_home_url")
+        if not isinstance(url, str) or not url.strip():
+            raise _Fault("no user_state_url" + _reason(document), RETRY_FEW,
+                         "Tinkerbell of today has none: set --url or USERSTATE_URL")
+        return _checked_address("user_state_url", url.strip())
+
+    def post(self, text, url):
+        # In the form of draft-ietf-httpapi-idempotency-key-header. A program may seed
+        # the generator of random itself, and os.urandom() may block at boot.
+        key = f'"{random.Random().getrandbits(128):032x}"'
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        self.persist("POST", [url], None, text.encode(), headers)
+
+    def persist(self, method, urls, read, *content):  # return what read makes of it
+        urls, begun_at = list(urls), self.clock()
+        tries, more_tries = 0, MORE_TRIES
+        seconds, is_last = self.seconds_left(), False
+        while True:
+            url, tries = urls.pop(0), tries + 1
+            answer, fault = self.attempt(seconds, method, url, read, *content)
+            if fault is None:
+                return answer
+            limit = f"for {self.seconds_left():.1f} s at most"
+            if fault.retry == RETRY_FEW:
+                more_tries -= 1
+                limit = f"{more_tries + 1} times at most"
+            if fault.retry != RETRY_NEVER:
+                urls.append(url)
+            line = f"{self.subject}{_public(url)}: {fault}{fault.hint}"
+            end = f"at try {tries} after {self.clock() - begun_at:.1f} s"
+            details = _public(url), fault.http_status, tries
+            if not urls or more_tries < 0:
+                raise RefusedError(f"{line}; refused {end}", *details) from fault
+            if is_last or self.seconds_left() <= fault.least_pause:
+                raise DeadlineError(f"{line}; gave up {end}", *details) from fault
+            pause, is_last = self.next_pause(tries, fault.least_pause)
+            self.say(f"{line}; trying again in {pause:.1f} s, {limit}", line)
+            self.pause(pause)
+            seconds = self.seconds_left()
+            if seconds <= 0:  # the machine was frozen meanwhile: try all the same
+                seconds, is_last = FOREVER, True
+
+    def next_pause(self, tries, least):  # seconds, and whether the last try follows
+        seconds_left = self.seconds_left()
+        pause = max(least, PAUSES[min(tries, len(PAUSES)) - 1] * random.uniform(0.5, 1))
+        if pause < seconds_left:
+            return pause, False
+        return max(least, seconds_left - min(1, seconds_left / 2)), True
+
+    def attempt(self, seconds, method, url, read, *content):
+        begun_at, answer, fault = self.clock(), None, None
+        try:
+            answer = _request(method, url, min(seconds, self.try_most), *content)
+            if read is not None:
+                answer = read(answer)
+        except Exception as error:
+            fault = _fault_of_error(error)
+            if not isinstance(error, _Fault):
+                fault.__cause__ = error
+            known = (_Fault, EventError, OSError, MemoryError, ImportError,
+                     http.client.HTTPException)
+            if self.verbose and not isinstance(error, known):  # a bug
+                _tell_traceback(self.tell)
+            if url in METADATA_URL.split():
+                fault.hint += f" ({SWITCHED_OFF})"
+                if fault.retry == RETRY_UNTIL_DEADLINE:  # nothing was configured
+                    fault.retry = RETRY_FEW
+        if self.verbose:
+            result, taken = fault or "accepted", self.clock() - begun_at
+            self.say(f"{self.subject}{method} {_public(url)}: {result}, {taken:.3f} s")
+        return answer, fault  # which is None after an answer that is of use
+
+
+def _setting(name, value, default=None):  # name and value, maybe of the variable
+    variable = f"USERSTATE_{name.upper()}"
+    if value is None and os.environ.get(variable, "").strip():
+        return variable, os.environ[variable].strip()
+    return name, default if value is None else value
+
+
+def _seconds(name, value, default=None):
+    name, value = _setting(name, value, default)
+    is_valid = re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) and float(value) > 0
+    _check(name, value, is_valid, "seconds, above 0 and below 100000, like 10 or 0.5")
+    return float(value)
+
+
+def _checked_address(name, url):
+    if isinstance(url, str) and re.fullmatch("https?://[!-~]+", url, re.I):
+        with suppress(ValueError):  # of a port, or of brackets
+            parts = urlsplit(url)
+            host = re.fullmatch(r"([^.]{1,63}\.)*[^.]{1,63}\.?", parts.hostname or "")
+            if host and parts.port != 0 and "@" not in parts.netloc:
+                return url
+    raise EventError(f"{name} {_public(url)!a}: must be http(s)://host, without a user")
+
+
+def _public(url):  # what may be shown of it: a password may hold any character
+    return "(hidden: @)" if "@" in str(url) else re.split("[?#]", str(url))[0][:200]
+
 
 def _hide(text):  # what looks like an address may hold a password
     return "(hidden: an address)" if re.search("://|@", text) else text[:100]
+
 
 def _printable(text):
     return re.sub("[^!-~]+", " ", str(text)).strip()
 
 
-class _Delivery:
-    """The options of a call, checked, its deadline, and the tries until then."""
-    def __init__(self, metadata_url=None, url=None, timeout=None, deadline=None,
-                 dry_run=False, verbose=False, say=None, clock=time.monotonic,
-                 sleep=time.sleep, **unknown):
-        for name in unknown:
-            raise EventError(f"option {_hide(name)}: there is none of this name")
-        # An address of the metadata that is given wins over USERSTATE_URL.
-        self.url = _setting("url", url) if metadata_url is None else url
-        urls = _setting("metadata_url", metadata_url, METADATA_URL)
-        self.urls = str(urls).split() or [""]
-        for address in self.urls if self.url is None else [self.url]:
-            _checked(address)
-        self.timeout = _seconds("timeout", timeout, TIMEOUT)
-        self.deadline = _seconds("deadline", deadline, DEADLINE)
-        self.dry_run, self.verbose = dry_run, verbose
-        self.tell, self.clock, self.sleep = say or _log, clock, sleep
-        self.said = set()  # problems
-        self.ends, self.until = clock() + self.deadline, lambda: ALWAYS
+def _tell_traceback(tell):
+    import traceback
+    for line in traceback.format_exc().splitlines():
+        tell(_printable(line))
 
-    def renewed(self, timeout=ALWAYS, deadline=ALWAYS, until=lambda: ALWAYS):
-        other = object.__new__(_Delivery)  # the same options, from now on
-        vars(other).update(vars(self))
-        other.timeout = min(self.timeout, timeout)
-        other.ends, other.until = self.clock() + min(self.deadline, deadline), until
-        return other
-
-    def say(self, line, problem=None):
-        if problem is None or problem not in self.said:
-            self.said.add(problem)
-            self.tell(_printable(line))
-
-    def send(self, event):
-        self.post(event, self.url if self.dry_run else self.user_state_url())
-
-    def post(self, event, url):
-        try:
-            body = json.dumps(event, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise EventError(f"event: {error}") from None
-        if self.dry_run:
-            return _print(body, self.deadline)
-        # In the form of the IETF's draft. random itself may be seeded by others, and
-        # os.urandom() may block at boot.
-        key = f'"{random.Random().getrandbits(128):032x}"'
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        return self.persist("POST", [url], bytes, body.encode(), headers)
-
-    def user_state_url(self):
-        return self.url or self.metadata(self.event_url)
-
-    def metadata(self, read):
-        if self.dry_run:
-            raise EventError("dry run: asks nobody, so --url has to say where")
-        return self.persist("GET", self.urls, read)
-
-    def event_url(self, answer):
-        document = _document(answer)
-        url, home = document.get("user_state_url"), document.get("phone_home_url")
-        if not url and isinstance(home, str) and home.endswith("/phone-home"):
-            url = home[:-len("phone-home")] + "events"
-            self.say(f"no user_state_url: taking phone_home_url's {_public(url)}")
-        if not isinstance(url, str) or not url:
-            raise _Fault("no user_state_url" + _reason(document), FEW,
-                         "Tinkerbell of today has none: set --url or USERSTATE_URL")
-        return _checked(url)
-
-    def persist(self, method, urls, read, *content):
-        """Return what read makes of an answer; all urls share the tries and pauses."""
-        urls, begun, tries, few, last = list(urls), self.clock(), 0, FEW, False
-        while True:
-            url, tries = urls.pop(0), tries + 1
-            try:
-                return self.attempt(method, url, read, *content)
-            except _Fault as error:
-                fault = error
-            if fault.more != NEVER:
-                urls.append(url)
-            if fault.more == FEW:
-                few -= 1
-            told = fault.told(url)
-            end = f"at try {tries} after {self.clock() - begun:.1f} s"
-            if not urls or few < 0:
-                raise RefusedError(f"{told}; refused {end}")
-            left = min(self.ends, self.until()) - self.clock()
-            if last or left <= fault.wait:
-                raise DeadlineError(f"{told}; gave up {end}")
-            pause = PAUSES[min(tries, len(PAUSES)) - 1] * random.uniform(0.5, 1)
-            pause = max(pause, fault.wait)
-            if pause >= left:
-                last, pause = True, max(fault.wait, left - min(1, left / 2))
-            self.say(f"{told}; trying again in {pause:.1f} s", f"{url} {fault}")
-            self.sleep(pause)
-
-    def attempt(self, method, url, read, *content):
-        begun, answer, fault = self.clock(), None, None
-        try:
-            ends = min(self.ends, self.until(), begun + self.timeout)
-            answer = read(_request(method, url, ends - begun, *content))
-        except Exception as error:
-            fault = _fault_of_error(error)
-        if self.verbose:
-            took = self.clock() - begun
-            self.say(f"{method} {_public(url)}: {fault or 'accepted'}, {took:.3f} s")
-        if fault is not None:
-            raise fault
-        return answer
-
-def _setting(name, value, default=None):
-    if value is None:
-        value = os.environ.get("USERSTATE_" + name.upper(), "").strip() or default
-    return value
-
-def _seconds(name, value, default=None):
-    value = _setting(name, value, default)
-    valid = re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", str(value)) and float(value) > 0
-    _check(name, value, valid, "seconds, like 10 or 0.5")
-    return float(value)
-
-def _checked(url):
-    """Return url if it is an http(s) address with a host, or raise EventError."""
-    with suppress(ValueError, TypeError, AttributeError):
-        parts = urlsplit(re.fullmatch("https?://[!-~]+", url, re.I).group())
-        labels = re.fullmatch(r"([^.]{1,63}\.)*[^.]{1,63}\.?", parts.hostname)
-        if labels and parts.port != 0 and "@" not in parts.netloc:
-            return url
-    raise EventError(f"address {_public(url)!a}: must be http(s)://host, no user")
-
-def _public(url):  # a password may hold any character
-    return "(hidden: @)" if "@" in str(url) else re.split("[?#]", str(url))[0][:200]
 
 def _log(line):
     with suppress(OSError):  # no descriptor left to import it
@@ -287,106 +397,94 @@ def _log(line):
         logging.getLogger("userstate").warning("%s", line)
 
 
-def _request(method, url, limit, body=None, headers=None):
-    """Make a request within limit seconds; return the body of a 2xx, b"" for a POST."""
-    parts, ends = urlsplit(_checked(url)), time.monotonic() + limit
+def _request(method, url, seconds, body=None, headers=()):  # the body of a 2xx to a GET
+    parts, end_at = urlsplit(url), time.monotonic() + seconds
     host = parts.hostname.replace("%25", "%")  # of a zone: RFC 6874
-    connection = _connect(host, parts.port or {"http": 80}.get(parts.scheme, 443), ends)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    connection = _connect(host, port, end_at)
     try:
         if parts.scheme == "https":
-            connection = _start_tls(connection, host, ends)
+            connection = _start_tls(connection, host, end_at)
         http_connection = http.client.HTTPConnection(host, 80)  # not to be parsed
-        http_connection.sock = wire = _Bounded(connection, ends)
+        http_connection.sock = wire = _Wire(connection, end_at)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {"Host": re.sub("%[^]]*", "", parts.netloc),  # without a zone
-                   "User-Agent": f"userstate/{__version__}", **(headers or {})}
-        with suppress(BrokenPipeError):  # after FIN and RST: the answer may be there
+                   "User-Agent": f"userstate/{__version__}", **dict(headers)}
+        with suppress(BrokenPipeError):  # the answer may be there all the same
             http_connection.request(method, target, body, headers)
         with http_connection.getresponse() as reply:
             while reply.status < 200:  # http.client skips 100 alone
-                reply.headers = None  # else begin() would not read another one
+                reply.headers = None  # type: ignore  # else begin() reads no other
                 reply.begin()
-            if wire.cut:  # which http.client takes for the end of the headers
+            if wire.is_at_end:  # which http.client takes for the end of the headers
                 raise http.client.IncompleteRead(b"")
-            connection.setsockopt(*LINGER, struct.pack("ii", 0, 0))
+            connection.setsockopt(*SEND_ON_CLOSE)
             if reply.status >= 300:
                 raise _fault_of_answer(method, reply)
             return _read(reply, METADATA_MOST) if body is None else b""
     finally:
         connection.close()
 
-def _connect(host, port, ends):  # each address of host gets its share of the time
-    ways = _resolve(host, port, ends)
-    for left in range(len(ways), 0, -1):
-        family, kind, protocol, _, address = ways[-left]
+
+def _connect(host, port, end_at):  # each address of host gets its share of the time
+    found = _resolve(host, port, end_at)
+    for index, (family, kind, protocol, _, address) in enumerate(found):
+        share = (end_at - time.monotonic()) / (len(found) - index)
+        connection = None
         try:
-            with socket.socket(family, kind, protocol) as connection:
-                connection.setsockopt(*LINGER, struct.pack("ii", 1, 0))
-                connection.settimeout(max(0.001, ends - time.monotonic()) / left)
-                connection.connect(address)
-                return socket.socket(family, kind, protocol, connection.detach())
+            connection = socket.socket(family, kind, protocol)
+            connection.setsockopt(*RESET_ON_CLOSE)
+            connection.settimeout(max(0.001, share))
+            connection.connect(address)
+            return connection
         except OSError:
-            if left == 1:
+            if connection is not None:
+                connection.close()
+            if index == len(found) - 1:
                 raise
 
-def _resolve(host, port, ends):
-    ways = []
-    def ask(end=None):
+
+def _resolve(host, port, end_at):  # in a thread, as getaddrinfo() can hang
+    found: list = [socket.timeout()]  # as long as nothing else is known
+
+    def ask(side=None):
         try:  # a name as bytes needs no idna codec, which thin Pythons lack
             kind = socket.SOCK_STREAM
-            ways.extend(socket.getaddrinfo(host.encode(), port, type=kind))
+            found[:] = socket.getaddrinfo(host.encode(), port, type=kind)
         except Exception as error:
-            ways.append(error)
+            found[:] = [error]
     try:
-        with _start(ask) as ours:  # as it can hang
-            _wait(ours, ends - time.monotonic())
-    except (OSError, RuntimeError, MemoryError):
-        ask()  # no thread to be had
-    if not ways:
-        raise socket.timeout
-    if isinstance(ways[0], Exception):
-        raise ways[0]
-    return ways
+        with _start(ask) as side:
+            _is_closed(side, end_at - time.monotonic())
+    except (OSError, RuntimeError, MemoryError):  # no thread to be had
+        ask()
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found
 
-def _start(function):
-    """Run function(end) in a thread; return the other end: each side closes its own."""
-    ours, theirs = socket.socketpair()
-    def run():
-        with theirs:
-            function(theirs)
-            theirs.shutdown(socket.SHUT_RDWR)  # a child of a fork may hold it, too
-    _thread.start_new_thread(run, ())
-    return ours
 
-def _wait(end, seconds):
-    # A lock's time-out follows the wall clock before 3.9, a socket's is monotonic.
-    end.settimeout(max(seconds, 0.001))
-    with suppress(socket.timeout):
-        return not end.recv(1)
-    return False
-
-def _start_tls(connection, host, ends):
+def _start_tls(connection, host, end_at):
     import ssl
     # Not create_default_context(), which fails if it cannot write SSLKEYLOGFILE.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
-    name = host.partition("%")[0].rstrip(".").encode()  # as above
-    connection.settimeout(max(0.001, ends - time.monotonic()))
+    name = host.partition("%")[0].rstrip(".").encode()  # bytes: no idna codec, either
+    connection.settimeout(max(0.001, end_at - time.monotonic()))
     try:
         return context.wrap_socket(connection, server_hostname=name)
     except (ssl.SSLError, ssl.CertificateError) as error:
-        raise _fault_of_tls(error) from None
+        raise _fault_of_tls(error) from error
 
-class _Bounded(io.RawIOBase):
-    """A connection for http.client, all of whose operations end at the same moment."""
-    def __init__(self, connection, ends):
-        self.connection, self.ends, self.cut = connection, ends, False
+
+class _Wire(io.RawIOBase):  # for http.client: each operation ends at the same moment
+    def __init__(self, connection, end_at):
+        self.connection, self.end_at, self.is_at_end = connection, end_at, False
 
     def in_time(self):
-        left = self.ends - time.monotonic()
-        if left <= 0:
+        seconds_left = self.end_at - time.monotonic()
+        if seconds_left <= 0:
             raise socket.timeout
-        self.connection.settimeout(left)
+        self.connection.settimeout(seconds_left)
         return self.connection
 
     def sendall(self, data):
@@ -394,7 +492,7 @@ class _Bounded(io.RawIOBase):
 
     def readinto(self, buffer):
         count = self.in_time().recv_into(buffer)
-        self.cut = not count
+        self.is_at_end = count == 0
         return count
 
     def readable(self):
@@ -408,80 +506,106 @@ class _Bounded(io.RawIOBase):
 
 
 def _read(reply, most):
-    body = bytearray(most)  # after a chunk of -1 bytes read() would never end
-    del body[reply.readinto(body):]
-    if reply.length and len(body) < most:  # readinto() does not tell
+    body = bytearray(most + 1)  # as read() would never end after a chunk of -1 bytes
+    count = reply.readinto(body)
+    if count > most:
+        raise _Fault(f"more than {most} bytes", RETRY_FEW)
+    if reply.length:  # readinto() does not tell that it was cut
         raise http.client.IncompleteRead(b"")
-    return body
+    return bytes(body[:count])
+
+
+def _start(function):  # function(side) in a thread; return the other side
+    ours, theirs = socket.socketpair()
+
+    def run():
+        with theirs:
+            function(theirs)
+            theirs.shutdown(socket.SHUT_RDWR)  # a child of a fork may hold it, too
+    _thread.start_new_thread(run, ())
+    return ours
+
+
+def _is_closed(side, seconds):  # wait until the other one is, so many at most
+    side.settimeout(max(seconds, 0.001))  # monotonic, as a lock's is from 3.9 on only
+    with suppress(socket.timeout):
+        return not side.recv(1)
+    return False
+
 
 def _fault_of_error(error):
     if isinstance(error, _Fault):
         return error
     if isinstance(error, socket.timeout):
-        return _Fault("timed out", ALWAYS)
+        return _Fault("timed out", RETRY_UNTIL_DEADLINE)
     if isinstance(error, http.client.HTTPException):  # its text may quote the document
-        return _Fault(f"broken answer ({type(error).__name__})", ALWAYS)
+        return _Fault(f"broken answer ({type(error).__name__})", RETRY_UNTIL_DEADLINE)
     if isinstance(error, (OSError, MemoryError)):
         text = getattr(error, "strerror", None) or str(error) or "out of memory"
-        return _Fault(text, ALWAYS)
+        return _Fault(text, RETRY_UNTIL_DEADLINE)
     if isinstance(error, ImportError):
-        return _Fault(f"no ssl: {error}", NEVER, PACKAGES)
-    if isinstance(error, EventError):  # an address that came from outside
-        return _Fault(str(error), NEVER)
-    return _Fault(f"bug: {type(error).__name__}: {error!s:.80}", NEVER)
+        return _Fault(f"no ssl: {error}", RETRY_NEVER, PACKAGES)
+    if isinstance(error, EventError):  # an address that the document has
+        return _Fault(str(error), RETRY_NEVER)
+    return _Fault(f"bug: {type(error).__name__}: {error!s:.80}", RETRY_NEVER)
 
-WRONG_TIME = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
-NO_AUTHORITY = 2, 18, 19, 20, 21  # X509_V_ERR_...: no issuer, or signed by itself
-MORE = {400: FEW,  # the service says it for faults of its own upstream, too
-        408: ALWAYS, 425: ALWAYS, 429: ALWAYS, 501: NEVER, 505: NEVER}
 
 def _fault_of_tls(error):
     code, reason = getattr(error, "verify_code", None), getattr(error, "reason", None)
     text = f"certificate verify failed: {getattr(error, 'verify_message', error)}"
-    # 3.6 has no code, and does not tell what is wrong: the clock often is, at boot.
+    # 3.6 has no code, and one reason for all certificates: at boot the clock, often.
     if code in WRONG_TIME or code is None and reason == "CERTIFICATE_VERIFY_FAILED":
         hint = time.strftime("is the clock right? It says %Y-%m-%d %H:%M")
-        return _Fault(text, ALWAYS, hint)
+        return _Fault(text, RETRY_UNTIL_DEADLINE, hint)
     if code in NO_AUTHORITY:
         path = os.environ.get("SSL_CERT_FILE")
         hint = (f"its authority is not in ca-certificates, or SSL_CERT_FILE {path}"
                 if path else "install ca-certificates, or set SSL_CERT_FILE")
-        return _Fault(text, NEVER, hint)
+        return _Fault(text, RETRY_NEVER, hint)
     if code is not None or isinstance(error, ValueError):  # of another name, as a rule
-        return _Fault(text, NEVER)
+        return _Fault(text, RETRY_NEVER)
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return _Fault(f"no TLS: {reason}", ALWAYS, "is it http?")
+        return _Fault(f"no TLS: {reason}", RETRY_UNTIL_DEADLINE, "is it http?")
     return _fault_of_error(error)
 
+
 def _fault_of_answer(method, reply):
-    more = MORE.get(reply.status, ALWAYS if reply.status >= 500 else NEVER)
-    if reply.status == 404 and method == "GET":  # this machine is not known yet
-        more = FEW
     text = f"HTTP {reply.status} {reply.reason:.80}"
-    if reply.getheader("Location"):
-        text += f", redirect to {_public(reply.getheader('Location'))}"
+    location = reply.getheader("Location")
+    if location:
+        text += f", redirect to {_public(location)}"
     with suppress(_Fault, OSError, http.client.HTTPException):
         text += _reason(_document(_read(reply, REFUSAL_MOST)))
-    return _Fault(text, more, wait=_retry_after(reply.getheader("Retry-After", "")))
+    retry = RETRY_UNTIL_DEADLINE if reply.status >= 500 else RETRY_NEVER
+    retry = RETRY_OF_STATUS.get(reply.status, retry)
+    if reply.status == 404 and method == "GET":  # this machine is not known there yet
+        retry = RETRY_FEW
+    return _Fault(text, retry, "", _retry_after(reply), reply.status)
 
-def _retry_after(value):
+
+def _retry_after(reply):  # seconds; for no date each Python raises something else
+    value = reply.getheader("Retry-After", "")
     if re.fullmatch("[0-9]+", value):
         return min(float(value), RETRY_AFTER_MOST)
-    try:
-        date = email.utils.mktime_tz(email.utils.parsedate_tz(value))
-    except (ValueError, TypeError, IndexError, OverflowError, AttributeError):
-        return 0  # the exception for an odd date depends on the Python
-    return max(0, min(date - time.time(), RETRY_AFTER_MOST))
+    date = reply.getheader("Date") or email.utils.formatdate(usegmt=True)  # ours errs
+    with suppress(ValueError, TypeError, IndexError, OverflowError, AttributeError):
+        until, now = map(email.utils.parsedate_to_datetime, (value, date))
+        return max(0, min((until - now).total_seconds(), RETRY_AFTER_MOST))
+    return 0
+
 
 def _document(body):
-    with suppress(ValueError, RecursionError):  # a MiB of digits takes int() minutes
-        document = json.loads(body.decode(), parse_int=lambda digits: int(digits[:999]))
+    def number(digits):  # int() takes minutes for a MiB of them; 1e999 is inf, too
+        return int(digits) if len(digits) < 1000 else float(digits)
+    with suppress(ValueError, RecursionError):
+        document = json.loads(body.decode("utf-8-sig"), parse_int=number)
         if isinstance(document, dict):
             return document
-    raise _Fault("not JSON", FEW)
+    raise _Fault("not JSON", RETRY_FEW)
+
 
 def _reason(document):
-    if len(document) != 1:  # no error, and secret
+    if len(document) != 1:  # this is no error document, and secret
         return ""
     reason = document.get("errors") or document.get("message") or document.get("error")
     reasons = reason if isinstance(reason, list) else [reason]
@@ -491,111 +615,128 @@ def _reason(document):
 class step:
     """Report around a block (with step(...):) or a plain function (@step(...)).
 
-    It is running, then succeeded (also after sys.exit(0)), or failed with the type of
-    the exception, which goes on. A report that fails is a warning of the logger
-    "userstate". every: seconds (int, float) between repeats of running; else as above.
-    Raises EventError, and RuntimeError if it is entered while it is in use.
+    code: an int of CODES; message: a str; every: seconds (int, float) between repeats
+    of running, by default none; other options as for an event. It is running, then
+    succeeded (also after sys.exit(0)), or failed with the type of the exception, which
+    goes on; a report that fails is a line. Raises EventError before the block if
+    something is invalid; RuntimeError if it is in use already.
     """
-    def __init__(self, code, message, every=None, **options):
+    def __init__(self, code, message, every=None, *, metadata_url=None, url=None,
+                 timeout=None, deadline=None, dry_run=False, verbose=False, say=None,
+                 clock=time.monotonic, sleep=time.sleep, **rest):
         build_event("running", code, message)
-        self.code, self.message = code, message
-        self.every = None if every is None else _seconds("every", every)
-        self.options = options
-        self.delivery = _Delivery(**{"sleep": self.pause, **options})
-        self.in_use, self.ours = _thread.allocate_lock(), None
-        self.bound = ALWAYS  # when the reports before the end have to be over
+        self._code, self._message, self._dry_run = code, message, dry_run
+        self._every = None if every is None else _seconds("every", every)
+        self._delivery = _Delivery(timeout, deadline, verbose, say, clock, sleep, rest)
+        self._delivery.aim(url, metadata_url)
+        with suppress(OSError):  # before 3.9 its importer's thread becomes the main one
+            import threading  # noqa: F401
+        self._in_use, self._thread = _thread.allocate_lock(), None
 
     def __enter__(self):
-        if not self.in_use.acquire(blocking=False):
+        if not self._in_use.acquire(blocking=False):
             raise RuntimeError("this step is in use: make another one")
-        self.begin()
+        self._begun_at, self._thread = self._delivery.clock(), None
+        self._delivery.renew(timeout=GRACE, pause=self._pause)
+        try:
+            self._thread = _start(self._report_early)
+        except (OSError, RuntimeError, MemoryError) as error:
+            self._say("running", f"{error}: the report that it runs is left out")
         return self
 
     def __exit__(self, kind, error, trace):
-        succeeded = kind is None or kind is SystemExit and error.code in (None, 0)
+        state, what = "succeeded", "done"
+        if kind is not None and not (kind is SystemExit and error.code in (None, 0)):
+            state, what = "failed", kind.__name__
         try:
-            what = "done" if succeeded else kind.__name__
-            self.end(succeeded, f"{what} after {self.took()}")
+            self._end(state, f"{what} after {self._taken()}")
         finally:
-            self.in_use.release()
+            self._in_use.release()
 
     def __call__(self, function):
         @functools.wraps(function)
         def reported(*args, **kwargs):
-            with step(self.code, self.message, self.every, **self.options):
+            import copy
+            another = copy.copy(self)
+            another._delivery = copy.copy(self._delivery)
+            another._in_use = _thread.allocate_lock()
+            with another:
                 return function(*args, **kwargs)
         return reported
 
-    def begin(self):
-        self.begun, self.ours, self.bound = self.delivery.clock(), None, ALWAYS
-        try:
-            self.ours = _start(self.report_on)
-        except (OSError, RuntimeError, MemoryError) as error:
-            self.delivery.say(f"{error}: the report that it runs is left out")
-
-    def report_on(self, told_end):
-        self.told_end = told_end
-        limits = {"timeout": GRACE, "until": lambda: self.bound}
-        self.report("running", **limits)
-        while self.every is not None:
-            due = self.every - (self.delivery.clock() - self.begun) % self.every
-            if _wait(told_end, due):
+    def _report_early(self, side):  # until the other side is closed
+        self._side = side
+        self._report("running")
+        while self._every is not None:
+            taken = self._delivery.clock() - self._begun_at
+            if _is_closed(side, self._every - taken % self._every):
                 break
-            what = f": running for {self.took()}"
-            self.report("running", what, deadline=self.every, **limits)
+            self._delivery.renew(self._every, GRACE, self._pause)
+            if not _is_closed(side, 0):  # else the end did not hurry this deadline
+                self._report("running", f": running for {self._taken()}", "a repeat")
 
-    def pause(self, seconds):  # between two tries; one begun before end() ends with it
-        if self.bound == ALWAYS:
-            _wait(self.told_end, seconds)
-        else:
+    def _pause(self, seconds):  # between early tries; the end cuts one of them short
+        if _is_closed(self._side, 0):
             time.sleep(seconds)
+        else:
+            _is_closed(self._side, seconds)
 
-    def end(self, succeeded, what):
-        self.bound = self.delivery.clock() + GRACE
-        if self.ours is not None:
-            with self.ours:
-                self.ours.shutdown(socket.SHUT_WR)
-                _wait(self.ours, GRACE + 1)
-        self.report("succeeded" if succeeded else "failed", f": {what}")
+    def _say(self, state, line):
+        self._delivery.say(f"{state} {self._code:d}: {line}")
 
-    def report(self, state, what="", **limits):
-        event = build_event(state, self.code, self.message + what)
+    def _end(self, state, what):
+        delivery = self._delivery
+        if self._thread is not None:
+            with self._thread:
+                self._thread.shutdown(socket.SHUT_WR)
+                delivery.renew(min(GRACE, delivery.seconds_left()), GRACE, self._pause)
+                _is_closed(self._thread, GRACE + 1)
+        delivery.renew()
+        self._report(state, f": {what}")
+
+    def _report(self, state, what="", problem=None):
+        event = build_event(state, self._code, self._message + what)
         try:
-            self.delivery.renewed(**limits).send(event)
+            if self._dry_run:
+                _print(json.dumps(event), self._delivery.deadline)
+            else:
+                self._delivery.send(event)
         except UserStateError as error:
-            self.delivery.say(error, "a repeat" if "deadline" in limits else None)
+            self._delivery.say(error, problem)
 
-    def took(self):
-        seconds = int(self.delivery.clock() - self.begun)
+    def _taken(self):
+        seconds = int(self._delivery.clock() - self._begun_at)
         hours, minutes = seconds // 3600, seconds // 60 % 60
         if hours:
             return f"{hours} h {minutes} min"
         return f"{minutes} min {seconds % 60} s" if minutes > 2 else f"{seconds} s"
 
 
-def _run(report, command, log):
-    """Run command; return its status, -N after signal N; log: a descriptor or None."""
+def _run(report, command, writer, reader):  # return the status, as a shell does
     with _Signals() as signals:
         try:
-            size = 0 if log is None else os.fstat(log).st_size
-            child = _start_command(command, log, signals.restore_in_child)
+            child = _start_command(command, writer, signals.restore_in_child)
         except (OSError, ValueError) as error:  # ValueError: a NUL
             status = 127 if isinstance(error, FileNotFoundError) else 126
             why = getattr(error, "strerror", error)
             what = f"cannot run {_hide(command[0])}: {why}"
-            report.delivery.say(what)
+            report._say("failed", what)
         else:
-            report.begin()
+            report.__enter__()
             status = signals.pass_on_to(child)
-            what = f"{_ending(status)} after {report.took()}"
-            if status and log is not None:
-                what += _last_line(log, size)
+            what = f"{_ending(status)} after {report._taken()}"
+            if status != 0 and reader is not None:
+                what += _last_line(reader)
+        state = "failed" if status else "succeeded"
         try:
-            signals.listen()
-            report.end(status == 0, what)
+            signals.count_from_now()
+            report._end(state, what)
         except KeyboardInterrupt:
-            report.delivery.say("interrupted: the end is not reported")
-    return status
+            report._say(state, "interrupted: it is not reported")
+    if status == -signal.SIGINT:
+        return _interrupted()
+    return status if status >= 0 else 128 - status
+
 
 def _ending(status):
     if status < 0:
@@ -603,16 +744,17 @@ def _ending(status):
         return f"killed by {names.get(-status, -status)}"
     return f"exit status {status}" if status else "done"
 
-def _start_command(command, log, prepare):
+
+def _start_command(command, writer, prepare):  # as it would start without us
     import shutil
     import subprocess
     environment = dict(os.environ)
     with suppress(OSError), open("/proc/self/environ", errors="replace") as file:
-        if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):  # see PEP 538
+        if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):  # PEP 538
             del environment["LC_CTYPE"]
             environment.update(re.findall("(?:^|\0)(LC_CTYPE)=([^\0]*)", file.read()))
-    start = functools.partial(subprocess.Popen, stdout=log, stderr=log, close_fds=False,
-                              preexec_fn=prepare, env=environment)
+    start = functools.partial(subprocess.Popen, stdout=writer, stderr=writer,
+                              close_fds=False, preexec_fn=prepare, env=environment)
     try:
         return start(command)
     except OSError as error:
@@ -621,27 +763,51 @@ def _start_command(command, log, prepare):
             raise
     return start(["/bin/sh", path, *command[1:]])  # no #!: as execvp(3) does
 
-def _last_line(log, size):
-    text = b""
-    with suppress(OSError):  # no regular file
-        text = os.pread(log, LOG_MOST, max(size, os.fstat(log).st_size - LOG_MOST))
-    text = re.sub("\x1b\\[[0-?]*[ -/]*[@-~]", "", text.decode("utf-8", "replace"))
-    text = "".join(c if c.isprintable() else "\n" if c in "\r\n" else " " for c in text)
-    lines = text.strip().split("\n")
-    return f": {lines[-1].strip():.200}" if lines[-1] else ""
 
-class _Signals:
-    """The signals that would end us, blocked and passed on while a command runs."""
+def _open_log(path, files, is_kept):  # to write to it, and to read what is new in it
+    is_new = not os.path.lexists(path)
+    # As a shell's >>: never the terminal of our session, never a reader of a pipe,
+    # which would keep it from breaking. A FIFO that nobody reads is not waited for.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK
+    writer = files.enter_context(io.FileIO(os.open(path, flags, 0o600), "w"))
+    os.set_blocking(writer.fileno(), True)
+    if is_new and not is_kept:
+        os.unlink(path)
+    reader = None
+    with suppress(OSError):
+        if os.path.isfile(path):
+            reader = files.enter_context(io.FileIO(path))
+            reader.seek(0, os.SEEK_END)
+        if os.path.sameopenfile(writer.fileno(), 2):  # not to overwrite it with lines
+            os.dup2(writer.fileno(), 2)
+    return writer, reader
+
+
+def _last_line(log):  # of what was written since it was opened
+    size = os.fstat(log.fileno()).st_size
+    begin = log.tell() if size >= log.tell() else 0  # it was cut meanwhile
+    log.seek(max(begin, size - LOG_MOST))
+    text = log.read(LOG_MOST).decode("utf-8", "replace")
+    text = re.sub("\x1b\\[[0-?]*[ -/]*[@-~]", "", text)
+    for line in reversed(re.split("[\r\n]", text)):
+        line = "".join(c if c.isprintable() else " " for c in line).strip()
+        if line and not line.startswith(NAME):  # which is of a report
+            return f": {line:.200}"
+    return ""
+
+
+class _Signals:  # those that would end us, blocked and passed on while a command runs
     # A handler of Python's would swallow one that comes between the fork and the exec.
+
     def __enter__(self):
-        others = {getattr(signal, "SIG" + name) for name in (
+        left_alone = {getattr(signal, "SIG" + name) for name in (
             "KILL STOP CONT TSTP TTIN TTOU CHLD URG WINCH "  # do not end a process
             "SEGV BUS FPE ILL TRAP ABRT SYS").split()}  # are faults of our own
-        now = {number: signal.getsignal(number) for number in range(1, signal.NSIG)}
-        self.handlers = {number: now[number] for number in set(now) - others
-                         if now[number] not in (None, signal.SIG_IGN)}
-        self.handlers[signal.SIGCHLD] = now[signal.SIGCHLD] or signal.SIG_DFL
-        self.last, self.last_at, self.counted = None, 0.0, 0
+        found = {number: signal.getsignal(number) for number in range(1, signal.NSIG)}
+        self.handlers = {number: found[number] for number in set(found) - left_alone
+                         if found[number] not in (None, signal.SIG_IGN)}
+        self.handlers[signal.SIGCHLD] = found[signal.SIGCHLD] or signal.SIG_DFL
+        self.latest, self.latest_at, self.counted = None, 0.0, 0
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.handlers)
         for number in self.handlers:  # if SIGCHLD is ignored, there is no status
             signal.signal(number, signal.SIG_DFL)
@@ -652,30 +818,31 @@ class _Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
     def pass_on_to(self, child):
-        not_told = signal.sigpending()  # as they came before the fork
+        only_ours = signal.sigpending()  # they came before the fork
         while child.poll() is None:
             got = signal.sigtimedwait(self.handlers, 1)  # a thread may eat SIGCHLD
-            if got is not None and got.si_signo != signal.SIGCHLD:
-                self.last, self.last_at = got.si_signo, time.monotonic()
-                # A terminal, that is the kernel, tells these to the whole group.
-                has_it = (got.si_signo in {signal.SIGINT, signal.SIGQUIT} - not_told
-                          and got.si_code > 0 and os.getpgid(child.pid) == os.getpgrp())
-                not_told.discard(got.si_signo)
-                with suppress(OSError):  # it has become another user's
-                    if not has_it:
-                        child.send_signal(got.si_signo)
+            if got is None or got.si_signo == signal.SIGCHLD:
+                continue
+            self.latest, self.latest_at = got.si_signo, time.monotonic()
+            # The kernel (si_code > 0) sends those of a terminal to the whole group.
+            has_it = (got.si_signo in {signal.SIGINT, signal.SIGQUIT} - only_ours
+                      and got.si_code > 0 and os.getpgid(child.pid) == os.getpgrp())
+            only_ours.discard(got.si_signo)
+            with suppress(OSError):  # it has become another user's
+                if not has_it:
+                    child.send_signal(got.si_signo)
         return child.returncode
 
-    def listen(self):  # the command has ended: the second signal from now on interrupts
+    def count_from_now(self):  # the command has ended: the second one interrupts
         for number in set(self.handlers) - {signal.SIGCHLD}:
             signal.signal(number, self.count)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
     def count(self, number, frame):
-        # One hang-up comes from bash and from the kernel, one timeout(1) sends two.
         now = time.monotonic()
-        if number != self.last or now - self.last_at > MOMENT:
-            self.last, self.last_at, self.counted = number, now, self.counted + 1
+        if number != self.latest or now - self.latest_at > SAME_SIGNAL:
+            self.latest, self.latest_at = number, now
+            self.counted += 1
             if self.counted > 1:
                 raise KeyboardInterrupt
 
@@ -687,113 +854,146 @@ class _Signals:
             signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
-USAGE = """usage: userstate [OPTIONS] STATE CODE MESSAGE
-       userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
-       userstate [OPTIONS] url
-STATE: running, succeeded, failed, or an exit status, 0 to 255; CODE: 1000 to 1099
+NAME = "userstate: "  # before each line
+USAGE = """\
+usage: userstate [OPTIONS] STATE CODE MESSAGE
+ or: userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
+ or: userstate [OPTIONS] url
+The first puts an event on the timeline. STATE: running, succeeded, failed, or an exit
+  status (0: succeeded, 1 to 255: failed); CODE: 1000 to 1099; MESSAGE: any text.
+run reports that COMMAND is running, and how it ended. Its status is that of COMMAND.
+  --every SECONDS: report as often that it is still running
+  --log FILE: append its output to FILE; if it fails, report the last line
+url prints the address that events are posted to.
 OPTIONS: -n, --dry-run: print the JSON only; -v, --verbose; -h, --help; --version;
-  --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for the address of events;
-  --url URL, or USERSTATE_URL: that address itself;
+  --url URL, or USERSTATE_URL: the address that events are posted to;
+  --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for that address;
   --timeout SECONDS, or USERSTATE_TIMEOUT: of one try, 10;
-  --deadline SECONDS, or USERSTATE_DEADLINE: of one report, 150
+  --deadline SECONDS, or USERSTATE_DEADLINE: of one report, all tries, 150
 status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted, or COMMAND's"""
 OPTIONS = "metadata-url= url= timeout= deadline= dry-run verbose help version".split()
+RUN_OPTIONS = "every= log= help".split()
 LETTERS = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}
+
 
 def main(argv=None):
     """Run argv, a list of str, by default the command line; return the exit status."""
-    status = _main(argv)
-    return status if status >= 0 else 128 - status  # as a shell tells a signal
-
-def _main(argv):
-    words = texts = [str(word) for word in argv or []]
-    if argv is None:  # what is not of the locale are surrogates
-        words = sys.argv[1:]
-        texts = [os.fsencode(word).decode("utf-8", "replace") for word in words]
+    options = {}
     try:
-        return _command(texts, words)
+        words = sys.argv[1:] if argv is None else [str(word) for word in argv]
+        options, operands = _options(words, "nvh", OPTIONS)
+        return _command(options, operands, argv is None)
     except UserStateError as error:
         _warn(error)
         return error.status
     except KeyboardInterrupt:
         _warn("interrupted")
-        return -signal.SIGINT
+        return _interrupted()
+    except Exception as error:
+        _warn(f"bug: {type(error).__name__}: {error}")
+        if "verbose" in options:
+            _tell_traceback(_warn)
+        return UserStateError.status
 
-def _command(texts, words):
-    options, operands = _options(texts, "nvh", OPTIONS)
-    if operands[:1] == ["run"]:
-        words = words[len(words) - len(operands) + 1:]
-        around, words = _options(words, "h", ["every=", "log=", "help"])
-        options.update(around)
-    if "help" in options or "version" in options:
-        text = USAGE if "help" in options else f"userstate {__version__}"
-        return _print(text, DEADLINE)
-    options["say"] = _warn
-    if operands[:1] == ["run"]:
-        return _run_command(texts[len(texts) - len(words):], words, **options)
-    if operands == ["url"]:
-        return _print(user_state_url(**options), _Delivery(**options).deadline)
-    _check("operands", len(operands), len(operands) == 3, "STATE CODE MESSAGE, the "
-           "MESSAGE quoted and options before them; see --help")
-    state, code, message = operands
-    if state in map(str, range(1, 256)):
-        state, message = "failed", f"{message}: exit status {state}"
-    elif state == "0":
-        state = "succeeded"
-    code = int(code) if code in map(str, CODES) else code
-    send_user_state_event(state, code, message, **options)
-    return 0
 
 def _options(words, letters, names):
     try:
         given, operands = getopt.getopt(words, letters, names)
     except getopt.GetoptError as error:
-        raise EventError(f"{_hide(str(error))}; see --help") from None
+        known = " ".join(f"--{name.strip('=')}" for name in names)
+        raise EventError(f"{_hide(str(error))}; there are {known}") from None
     options = {}
     for name, value in given:
         name = LETTERS.get(name, name)[2:]
         options[name.replace("-", "_")] = value if name + "=" in names else True
     return options, operands
 
-def _run_command(operands, words, log=None, **options):
+
+def _command(options, operands, from_process):
+    if operands[:1] == ["run"]:
+        run_options, operands[1:] = _options(operands[1:], "h", RUN_OPTIONS)
+        options.update(run_options)
+    if "help" in options or "version" in options:
+        text = USAGE if "help" in options else f"userstate {__version__}"
+        return _print(text, DEADLINE)
+    options["say"] = _warn
+    if operands == ["url"]:
+        seconds = _seconds("deadline", options.get("deadline"), DEADLINE)
+        return _print(user_state_url(**options), seconds)
+    state, code, message, command = _operands(operands, from_process)
+    if state == "run":
+        return _run_command(code, message, command, **options)
+    if state in map(str, range(1, 256)):
+        state, message = "failed", f"{message}: exit status {state}"
+    elif state == "0":
+        state = "succeeded"
+    send_user_state_event(state, code, message, **options)
+    return 0
+
+
+def _operands(operands, from_process):
+    is_run = operands[:1] == ["run"]
+    if is_run and operands[3:] in ([], ["--"]):
+        raise EventError("run: must be followed by CODE MESSAGE COMMAND; see --help")
+    if not is_run and len(operands) != 3:
+        raise EventError(f"{len(operands)} operands: must be STATE CODE MESSAGE, the "
+                         "MESSAGE quoted and options before them; see --help")
+    state, code, message, *command = operands
+    if code in map(str, CODES):
+        code = int(code)
+    if from_process:  # what is not of the locale are surrogates
+        message = os.fsencode(message).decode("utf-8", "replace")
+    return state, code, message, command
+
+
+def _run_command(code, message, command, every=None, log=None, **options):
     import threading
-    command = words[3:] if words[2:3] == ["--"] else words[2:]
-    _check("operands", len(words), command, "CODE MESSAGE COMMAND; see --help")
+    if command[0] == "--":
+        command = command[1:]
+    elif command[0].startswith("-"):
+        raise EventError(f"option {_hide(command[0])}: must be before CODE MESSAGE, "
+                         "or behind -- if it is the COMMAND; see --help")
     if threading.current_thread() is not threading.main_thread():
         raise EventError("run: must be in the main thread, which gets the signals")
-    code = int(operands[0]) if operands[0] in map(str, CODES) else operands[0]
-    report = step(code, operands[1], **options)
-    if report.delivery.dry_run:
-        report.delivery.send(build_event("running", code, operands[1]))
-        return 0
-    if log is None:
-        return _run(report, command, None)
-    try:
-        descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", error)
-        raise EventError(f"log {_hide(ascii(log))}: {why}") from None
-    with open(descriptor, "rb", buffering=0):  # closes it
-        return _run(report, command, descriptor)
+    if not hasattr(signal, "sigtimedwait"):
+        raise EventError("run: needs signal.sigtimedwait, that is CPython on Linux")
+    report = step(code, message, every, **options)
+    is_dry, writer, reader = "dry_run" in options, None, None
+    with ExitStack() as files:
+        try:
+            if log is not None:
+                writer, reader = _open_log(log, files, not is_dry)
+        except (OSError, ValueError) as error:  # ValueError: a NUL
+            why = getattr(error, "strerror", error)
+            report._say("running", f"log {_hide(ascii(log))}: {why}; it is not written")
+        if not is_dry:
+            return _run(report, command, writer, reader)
+    send_user_state_event("running", code, message, **options)
+    return 0
+
 
 def _warn(line):  # or lose it
     with suppress(RefusedError):
-        _print(f"userstate: {_printable(line)}", 0, "stderr")
+        _print(f"{NAME}{_printable(line)}", 0, "stderr")
+
 
 def _print(text, seconds, name="stdout"):
     stream, data = getattr(sys, name), text.encode() + b"\n"
-    ends = time.monotonic() + seconds
+    end_at = time.monotonic() + seconds
     try:
         stream.flush()
         while data:
-            if not select.select([], [stream], [], max(0, ends - time.monotonic()))[1]:
+            seconds_left = max(0, end_at - time.monotonic())
+            if not select.select([], [stream], [], seconds_left)[1]:
                 raise OSError("nobody reads it")
-            data = data[os.write(stream.fileno(), data[:select.PIPE_BUF]):]  # no block
+            count = os.write(stream.fileno(), data[:select.PIPE_BUF])  # so much is free
+            data = data[count:]
     except io.UnsupportedOperation:  # in memory
         stream.write(text + "\n")
     except (OSError, ValueError, AttributeError) as error:
-        raise RefusedError(f"cannot print: {error}") from None
+        raise RefusedError(f"cannot print: {error}") from error
     return 0
 
-if __name__ == "__main__":
-    _end(_main(None))
+
+if __name__ == "__main__":  # os._exit() waits for no thread and no buffer
+    os._exit(main())

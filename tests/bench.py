@@ -22,6 +22,7 @@ from contextlib import ExitStack
 
 from service import Service, event_row
 from support.files import SCRIPT, SOURCE, TOP
+from support.interpreters import EDGES
 from support.processes import start_command
 from support.receivers import Receiver, ReceiverProcess, event, get
 
@@ -286,9 +287,17 @@ def bench_events(environment, carried):
         grow(environment, carried)
 
 
+def bench_pythons(environment):
+    """Print what one event takes with the oldest and the newest Python that is here."""
+    for version, python in EDGES.items():
+        compare(f"one event, Python {version}", {
+            "http.client": [python, "-c", FLOOR],
+            "`userstate.py`": [python, SCRIPT, *EVENT_WORDS]}, ("http.client",), environment)
+
+
 def bench_memory(environment):
     """Print the memory that one event takes."""
-    program = SOURCE.decode().replace("_end(_main(None))", "_main(None)")
+    program = SOURCE.decode().replace("os._exit(main())", "main()")
     ours = peak(program + "\natexit.unregister(_leave)", environment)
     floor = peak(FLOOR, environment)
     print(f"\nPeak memory of one event: {ours:.1f} MiB, "
@@ -308,6 +317,7 @@ def main():
         environment = {"PATH": os.environ["PATH"], "PYTHON": PYTHON, "PYTHONPATH": "",
                        "USERSTATE_METADATA_URL": receiver.url + "/metadata"}
         bench_events(environment, receiver.carried)
+        bench_pythons(environment)
         if os.path.exists("/proc/self/status"):
             bench_memory(environment)
     tell_size()

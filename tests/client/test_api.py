@@ -58,9 +58,10 @@ def test_an_event_that_is_not_json_is_an_event_error(name):
         userstate.post_event(NOT_JSON[name], DEAD)
 
 
-def test_an_address_that_is_not_http_is_refused_by_post_event():
-    with pytest.raises(userstate.RefusedError, match="address"):
-        userstate.post_event({}, "file:///etc/passwd")
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "", None, 5, "http://"])
+def test_an_address_that_is_not_http_is_an_event_error_of_post_event(url):
+    with pytest.raises(userstate.EventError, match="^url .*: must be http"):
+        userstate.post_event({}, url)
 
 
 def test_fetch_metadata_returns_the_whole_document():
@@ -133,7 +134,8 @@ def test_faults_that_pass_are_warnings_of_the_logger(caplog):
     record, = caplog.records
     assert record.name == "userstate"
     assert record.levelname == "WARNING"
-    assert re.search(r": HTTP 503 .*; trying again in [0-9.]+ s$", record.getMessage())
+    assert re.search(r": HTTP 503 .*; trying again in [0-9.]+ s, for [0-9.]+ s at most$",
+                     record.getMessage())
 
 
 def test_errors_are_one_printable_line():

@@ -23,7 +23,7 @@ SAYING = {
     "run": ([ACCEPTED], ["-v", "run", "1000", "x", "sh", "-c", "exit 3"], 3, 2),
     "run and refusals": ([answer(403)], ["run", "1000", "x", "sh", "-c", "exit 3"], 3, 2),
     "run of nothing": ([ACCEPTED], ["run", "1000", "x", "/nowhere/x"], 127, 1),
-    "run without a log": ([ACCEPTED], ["run", "--log=/", "1000", "x", "true"], 2, 0),
+    "run without a log": ([ACCEPTED], ["run", "--log=/", "1000", "x", "true"], 0, 2),
 }
 UNLIKE = ["full pipe", "stopped terminal"]
 ALIKE = [stream for stream in BLOCKED if stream not in UNLIKE]

@@ -7,7 +7,7 @@ import string
 import pytest
 
 import userstate
-from support.peers import ACCEPTED, DEAD, Peer
+from support.peers import ACCEPTED, DEAD, WELL, Peer, reported
 from support.processes import EVENT_WORDS, run, run_code
 
 
@@ -35,27 +35,29 @@ INVALID_URLS = ["", "x", "null", "/events", "ftp://h/", "file:///etc/passwd", "d
 INVALID_SECONDS = ["", "0", "0.0", "-1", "1e3", "nan", "inf", "1 ", "x", "100000", "1s"]
 # Words, and what the line has to match.
 INVALID = {
-    "no operand": ([], "operands .*: must be STATE CODE MESSAGE"),
-    "one operand": (["running"], "operands .*: must be STATE CODE MESSAGE"),
-    "two operands": (["running", "1000"], "operands .*: must be STATE CODE MESSAGE"),
-    "message not quoted": (["running", "1000", "a", "b"], "operands .* MESSAGE quoted"),
-    "many operands": (["running"] * 5000, "operands .*: must be STATE CODE MESSAGE"),
-    "url and more": (["url", "x"], "operands .*: must be STATE CODE MESSAGE"),
+    "no operand": ([], "0 operands: must be STATE CODE MESSAGE"),
+    "one operand": (["running"], "1 operands: must be STATE CODE MESSAGE"),
+    "two operands": (["running", "1000"], "2 operands: must be STATE CODE MESSAGE"),
+    "message not quoted": (["running", "1000", "a", "b"], "4 operands: .* MESSAGE quoted"),
+    "many operands": (["running"] * 5000, "5000 operands: must be STATE CODE MESSAGE"),
+    "url and more": (["url", "x"], "2 operands: must be STATE CODE MESSAGE"),
     "unknown option": (["--nope", "running", "1000", "x"], "option --nope"),
     "unknown letter": (["-x", "running", "1000", "x"], "option -x"),
     "option without value": (["--url"], "option --url requires"),
     "flag with value": (["--verbose=x", "running", "1000", "x"], "option --verbose"),
-    **{f"state {state!r}": ([state, "1000", "x"], "^userstate: state .*running, succeeded")
+    **{f"state {state!r}": (
+        [state, "1000", "x"], "^userstate: state .*running, succeeded.*exit status, 0 to 255")
        for state in INVALID_STATES},
     **{f"code {code!r}": (["running", code, "x"], "^userstate: code .*1000 to 1099")
        for code in INVALID_CODES},
-    **{f"url {url!r}": (["--url", url, "running", "1000", "x"], "^userstate: address ")
+    **{f"url {url!r}": (["--url", url, *EVENT_WORDS], "^userstate: url .*: must be http")
        for url in INVALID_URLS},
-    "metadata url": (["--metadata-url", "ftp://h", "running", "1000", "x"], "address 'ftp"),
-    "one of two": (["--metadata-url", "http://h/ ftp://h", "url"], "address 'ftp"),
-    "no metadata url": (["--metadata-url", " ", "url"], "address ''"),
+    "metadata url": (["--metadata-url", "ftp://h", *EVENT_WORDS], "metadata_url 'ftp"),
+    "one of two": (["--metadata-url", "http://h/ ftp://h", "url"], "metadata_url 'ftp"),
+    "no metadata url": (["--metadata-url", " ", "url"], "metadata_url ''"),
     **{f"{name} {value!r}": ([f"--{name}={value}", "running", "1000", "x"],
-                             f"^userstate: {name} .*must be seconds, like 10 or 0.5$")
+                             f"^userstate: {name} .*: must be seconds, above 0 and below "
+                             "100000, like 10 or 0.5$")
        for name in ("timeout", "deadline") for value in INVALID_SECONDS},
 }
 
@@ -84,11 +86,15 @@ def test_a_dry_run_does_not_ask_for_the_address(capsys):
 
 
 @pytest.mark.parametrize("words, line", [
-    (["running", "1000"], "operands 2: must be STATE CODE MESSAGE, the MESSAGE quoted and "
+    (["running", "1000"], "2 operands: must be STATE CODE MESSAGE, the MESSAGE quoted and "
                           "options before them; see --help"),
-    (["run", "1000", "x"], "operands 2: must be CODE MESSAGE COMMAND; see --help"),
-    (["--nope"], "option --nope not recognized; see --help"),
-    (["walking", "1000", "x"], "state 'walking': must be running, succeeded or failed"),
+    (["run", "1000", "x"], "run: must be followed by CODE MESSAGE COMMAND; see --help"),
+    (["--timeot", "5"], "option --timeot not recognized; there are --metadata-url --url "
+                        "--timeout --deadline --dry-run --verbose --help --version"),
+    (["run", "--evry", "5"], "option --evry not recognized; there are --every --log --help"),
+    (["walking", "1000", "x"],
+     "state 'walking': must be running, succeeded or failed, in small letters (on the command "
+     "line also an exit status, 0 to 255)"),
     (["running", "100", "x"], "code '100': must be an int, 1000 to 1099"),
 ], ids=str)
 def test_what_is_missing_is_said_in_full(words, line, capsys):
@@ -105,14 +111,17 @@ def test_a_run_of_nothing_speaks_of_the_command(operands, capsys):
     assert "STATE" not in err
 
 
-@pytest.mark.parametrize("before, letters", [([], "hnv"), (["run"], "h")], ids=str)
-def test_no_other_letter_is_an_option(before, letters, capsys):
+@pytest.mark.parametrize("before, letters, options", [
+    ([], "hnv",
+     "--metadata-url --url --timeout --deadline --dry-run --verbose --help --version"),
+    (["run"], "h", "--every --log --help")], ids=["of all", "of run"])
+def test_no_other_letter_is_an_option(before, letters, options, capsys):
     with Peer(ACCEPTED) as peer:
         for letter in sorted(set(string.ascii_letters + string.digits) - set(letters)):
             words = ["--url", peer.url, *before, "-" + letter, "running", "1000", "x"]
             assert userstate.main(words) == 2
             assert capsys.readouterr().err == (
-                f"userstate: option -{letter} not recognized; see --help\n")
+                f"userstate: option -{letter} not recognized; there are {options}\n")
         assert peer.requests == []
 
 
@@ -148,9 +157,30 @@ print(userstate.main(["--" + "x" * 100000, "running", "1000", "m"]))
     assert len(event["message"]) < 400
 
 
-def test_a_nul_in_the_name_of_a_file_or_in_an_address_is_invalid():
-    assert userstate.main(["--url", DEAD, "run", "--log", "a\0b", "1010", "m", "true"]) == 2
+def test_a_nul_in_an_address_is_invalid():
     assert userstate.main(["--url", "http://h/\0", *EVENT_WORDS]) == 2
+
+
+@pytest.mark.parametrize("words", [
+    ["--log", "/tmp/l", "true"], ["--every=5", "true"], ["-h"], ["-", "x"], ["--odd"]], ids=str)
+@pytest.mark.parametrize("before", [[], ["-n"]], ids=["", "dry run"])
+def test_an_option_in_place_of_a_command_is_told_where_options_go(before, words, capsys):
+    with Peer(ACCEPTED) as peer:
+        around = [*before, "--url", peer.url, "run", "1055", "install"]
+        assert userstate.main([*around, *words]) == 2
+        assert peer.requests == []
+    assert capsys.readouterr() == ("", (
+        f"userstate: option {words[0]}: must be before CODE MESSAGE, or behind -- if it is the "
+        "COMMAND; see --help\n"))
+
+
+def test_a_command_behind_two_dashes_may_begin_with_one(tmp_path, receiver):
+    command = tmp_path / "-odd"
+    command.write_text("#!/bin/sh\necho odd\n")
+    command.chmod(0o755)
+    done = run("run", "1010", "m", "--", "-odd", env=dict(receiver.env, PATH=str(tmp_path)))
+    assert done == (0, "odd\n", "")
+    assert reported(receiver) == WELL
 
 
 def test_a_message_may_have_a_nul_and_a_surrogate(capfd):

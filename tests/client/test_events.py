@@ -91,7 +91,7 @@ def test_the_event_on_the_wire():
     assert sorted(re.sub("[0-9a-f]{32}", "32 DIGITS", header) for header in headers) == [
         "Accept-Encoding: identity", f"Content-Length: {len(body)}",
         "Content-Type: application/json", f"Host: 127.0.0.1:{peer.port}",
-        'Idempotency-Key: "32 DIGITS"', "User-Agent: userstate/2.0"]
+        'Idempotency-Key: "32 DIGITS"', "User-Agent: userstate/2.1"]
     assert body == b'{"state": "failed", "code": 1042, "message": "\\u00fc"}'
 
 
@@ -101,4 +101,4 @@ def test_the_metadata_request_asks_for_no_vendor_type():
     request, *headers = peer.requests[0].decode().strip().split("\r\n")
     assert request == "GET /events HTTP/1.1"
     assert sorted(headers) == ["Accept-Encoding: identity", f"Host: 127.0.0.1:{peer.port}",
-                               "User-Agent: userstate/2.0"]
+                               "User-Agent: userstate/2.1"]

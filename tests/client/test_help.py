@@ -6,14 +6,19 @@ from support.processes import run
 
 HELP = """\
 usage: userstate [OPTIONS] STATE CODE MESSAGE
-       userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
-       userstate [OPTIONS] url
-STATE: running, succeeded, failed, or an exit status, 0 to 255; CODE: 1000 to 1099
+ or: userstate [OPTIONS] run [--every SECONDS] [--log FILE] CODE MESSAGE [--] COMMAND
+ or: userstate [OPTIONS] url
+The first puts an event on the timeline. STATE: running, succeeded, failed, or an exit
+  status (0: succeeded, 1 to 255: failed); CODE: 1000 to 1099; MESSAGE: any text.
+run reports that COMMAND is running, and how it ended. Its status is that of COMMAND.
+  --every SECONDS: report as often that it is still running
+  --log FILE: append its output to FILE; if it fails, report the last line
+url prints the address that events are posted to.
 OPTIONS: -n, --dry-run: print the JSON only; -v, --verbose; -h, --help; --version;
-  --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for the address of events;
-  --url URL, or USERSTATE_URL: that address itself;
+  --url URL, or USERSTATE_URL: the address that events are posted to;
+  --metadata-url URL, or USERSTATE_METADATA_URL: where to ask for that address;
   --timeout SECONDS, or USERSTATE_TIMEOUT: of one try, 10;
-  --deadline SECONDS, or USERSTATE_DEADLINE: of one report, 150
+  --deadline SECONDS, or USERSTATE_DEADLINE: of one report, all tries, 150
 status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted, or COMMAND's
 """
 
@@ -36,7 +41,8 @@ def test_help_and_version(words, first, how, flags, edge_python):
 
 @pytest.mark.parametrize("word", [
     "--metadata-url", "--url", "--timeout", "--deadline", "--dry-run", "-n", "--verbose", "-v",
-    "--help", "-h", "--version", "USERSTATE_METADATA_URL", "USERSTATE_URL",
+    "--help", "-h", "--version", "--every", "--log", "run reports", "url prints",
+    "USERSTATE_METADATA_URL", "USERSTATE_URL",
     "USERSTATE_TIMEOUT", "USERSTATE_DEADLINE", "75", "130"])
 def test_help_names_every_option_variable_and_status(word):
     assert word in userstate.USAGE

@@ -17,8 +17,9 @@ def test_verbose_shows_each_request_and_answer_but_no_document(receiver):
     done = run("-v", *EVENT_WORDS, env=receiver.env)
     assert done.status == 0
     asked, sent = done.err.splitlines()
-    assert re.fullmatch(rf"userstate: GET {receiver.metadata_url}: .*\d\.\d+ s", asked)
-    assert re.fullmatch(rf"userstate: POST {receiver.url}/events: .*\d\.\d+ s", sent)
+    event = "userstate: running 1000:"
+    assert re.fullmatch(rf"{event} GET {receiver.metadata_url}: .*\d\.\d+ s", asked)
+    assert re.fullmatch(rf"{event} POST {receiver.url}/events: .*\d\.\d+ s", sent)
     assert "ssh" not in done.err
 
 

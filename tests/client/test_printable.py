@@ -75,7 +75,7 @@ PLACES = {
     "timeout": ["--timeout=TEXT", *EVENT_WORDS],
     "address": ["--url", "TEXT", *EVENT_WORDS],
     "command of run": ["run", "1000", "x", "/nowhere/TEXT"],
-    "log of run": ["run", "--log", "/nowhere/TEXT", "1000", "x", "true"],
+    "log of run": ["run", "--log", "/nowhere/TEXT", "1000", "x", "/nowhere/x"],
     "seconds of run": ["run", "--every", "TEXT", "1000", "x", "true"],
 }
 

@@ -38,7 +38,7 @@ PLACES = {
     "command of run": ["run", "1000", "m", "SECRET"],
     "option of run": ["run", "--SECRET", "1000", "m", "true"],
     "seconds of run": ["run", "--every=SECRET", "1000", "m", "true"],
-    "log of run": ["run", "--log", "/nowhere/SECRET", "1000", "m", "true"],
+    "log of run": ["run", "--log", "/nowhere/SECRET", "1000", "m", "/nowhere/x"],
 }
 
 

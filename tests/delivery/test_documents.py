@@ -110,7 +110,7 @@ BAD = ["ftp://h/e", "null", "file:///etc/passwd", "http:///e", "http://h:99999/"
                          ids=["user_state_url", "phone_home_url"])
 def test_an_address_that_is_not_http_with_a_host_is_refused_at_once(key, end, url, said):
     with Peer(document(**{key: url + end})) as peer:
-        with pytest.raises(userstate.RefusedError, match="address"):
+        with pytest.raises(userstate.RefusedError, match="_url '.*must be http"):
             userstate.user_state_url(metadata_url=peer.url, **said.options)
         assert len(peer.requests) == 1
 
@@ -125,3 +125,37 @@ assert time.monotonic() - begun < 3
 """
     with Peer(answer(200, body)) as peer:
         assert run_code(code, peer.url, python=edge_python) == (0, "http://h/\n", "")
+
+
+URL = "http://h/events"
+
+
+@pytest.mark.parametrize("key, value", [
+    ("user_state_url", f" {URL}\n"), ("user_state_url", f"\t{URL}\r\n"),
+    ("phone_home_url", " http://h/phone-home ")], ids=ascii)
+def test_white_space_around_an_address_does_not_count(key, value, said):
+    with Peer(document(**{key: value})) as peer:
+        assert userstate.user_state_url(metadata_url=peer.url, **said.options) == URL
+
+
+def test_a_document_may_begin_with_a_byte_order_mark(said):
+    body = b"\xef\xbb\xbf" + json.dumps({"user_state_url": URL}).encode()
+    with Peer(answer(200, body)) as peer:
+        assert userstate.user_state_url(metadata_url=peer.url, **said.options) == URL
+
+
+def of_size(size):
+    """Return a document of this many bytes."""
+    body = json.dumps({"user_state_url": URL, "x": ""}).encode()
+    return body[:-2] + b"x" * (size - len(body)) + body[-2:]
+
+
+def test_a_document_of_a_mebibyte_is_read(said):
+    with Peer(answer(200, of_size(1 << 20))) as peer:
+        assert userstate.user_state_url(metadata_url=peer.url, **said.options) == URL
+
+
+def test_a_longer_document_is_said_to_be_longer_than_what_is_read(said):
+    with Peer(answer(200, of_size((1 << 20) + 1))) as peer:
+        with pytest.raises(userstate.RefusedError, match="more than 1048576 bytes; .*try 4"):
+            userstate.user_state_url(metadata_url=peer.url, **said.options)

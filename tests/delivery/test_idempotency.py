@@ -42,7 +42,7 @@ def test_every_request_has_a_name_and_only_the_post_a_type_and_a_key(edge_python
     assert len(posts) == 2
     assert gets
     for names in posts + gets:
-        assert names["user-agent"] == "userstate/2.0"
+        assert names["user-agent"] == "userstate/2.1"
     for names in posts:
         assert names["content-type"] == "application/json"
     for names in gets:
@@ -60,7 +60,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_no_two_events_have_the_same_key_whatever_the_program_does(name, edge_python):
+def test_no_two_events_have_the_same_key_whatever_the_program_does(name, python):
     code = """
 import sys
 def post():
@@ -69,7 +69,7 @@ def post():
 """ + PROGRAMS[name]
     with Peer(ACCEPTED) as peer:
         for _ in range(2):
-            assert run_code(code, peer.url, python=edge_python).status == 0
+            assert run_code(code, peer.url, python=python).status == 0
         all_keys = keys(peer)
     assert len(all_keys) >= 2
     assert len(set(all_keys)) == len(all_keys)

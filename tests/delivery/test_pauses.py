@@ -1,6 +1,9 @@
 """How long it waits between two tries, and what Retry-After makes of that."""
 import email.utils
 import random
+import signal
+import subprocess
+import threading
 import time
 
 import pytest
@@ -9,6 +12,8 @@ import userstate
 from support.calls import EVENT, post_to
 from support.faults import FAULTS
 from support.peers import ACCEPTED, Peer, answer, part
+from support.processes import EVENT_WORDS, ended, start
+from support.waiting import at_most
 
 
 def test_pauses_grow_and_vary_and_leave_time_for_a_last_try(said):
@@ -91,3 +96,63 @@ def test_retry_after_dates_of_all_kinds_are_harmless(said):
         post_to(peer, said, deadline=99999)
     assert len(said.time.pauses) == 200
     assert max(said.time.pauses) <= 30
+
+
+def http_date(seconds):
+    return email.utils.formatdate(seconds, usegmt=True)
+
+
+@pytest.mark.parametrize("wrong_by", [0, -3600, 3600, -1700000000], ids=[
+    "right", "an hour behind", "an hour ahead", "1973"])
+def test_a_date_of_retry_after_is_read_against_that_of_the_answer(wrong_by, said, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + wrong_by)
+    headers = f"Date: {http_date(now)}", f"Retry-After: {http_date(now + 7)}"
+    with Peer(answer(503, b"", *headers), ACCEPTED) as peer:
+        post_to(peer, said, deadline=20)
+    assert said.time.pauses == [7]
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Fri, 31 Dec 99999 23:59:59 GMT", "\xb2"])
+def test_a_date_of_the_answer_that_is_none_is_harmless(date, said):
+    headers = f"Date: {date}", "Retry-After: Fri, 01 Jan 2100 00:00:00 GMT"
+    with Peer(answer(503, b"", *headers), ACCEPTED) as peer:
+        post_to(peer, said)
+    pause, = said.time.pauses
+    assert pause <= 30
+
+
+def test_a_machine_that_was_frozen_in_a_pause_makes_one_more_try(said):
+    def freeze(seconds):
+        said.time.pauses.append(seconds)
+        said.time.now += 10000
+    options = dict(said.options, sleep=freeze)
+    with Peer(answer(503), ACCEPTED) as peer:
+        userstate.post_event(EVENT, peer.url, **options)
+        assert len(peer.events) == 2
+    with Peer(answer(503)) as peer:
+        with pytest.raises(userstate.DeadlineError, match="gave up at try 2 "):
+            userstate.post_event(EVENT, peer.url, **options)
+        assert len(peer.events) == 2
+
+
+def test_the_try_of_a_machine_that_was_frozen_is_bounded_by_its_time_out(said):
+    def freeze(seconds):
+        said.time.now += 10000
+    with Peer(answer(503), part(b"")) as peer, at_most(3, least=0.3):
+        with pytest.raises(userstate.DeadlineError, match="timed out; gave up at try 2 "):
+            options = dict(said.options, sleep=freeze)
+            userstate.post_event(EVENT, peer.url, timeout=0.3, **options)
+
+
+def test_a_process_that_was_stopped_in_a_pause_past_its_deadline_delivers(edge_python):
+    with Peer(answer(503), ACCEPTED) as peer:
+        process = start("--deadline=1", *EVENT_WORDS, url=peer.url, python=edge_python,
+                        stderr=subprocess.PIPE)
+        assert b"trying again" in process.stderr.readline()
+        process.send_signal(signal.SIGSTOP)
+        over = threading.Event()
+        over.wait(1.2)  # more than the deadline, in which nothing can be waited for
+        process.send_signal(signal.SIGCONT)
+        assert ended(process) == (0, "", "")
+        assert len(peer.events) == 2

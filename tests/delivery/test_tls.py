@@ -11,7 +11,7 @@ import userstate
 from support.authority import openssl, server_side, tls_peer, trusting
 from support.interpreters import NEWEST, PYTHONS, hide, resolve_to
 from support.peers import ACCEPTED, Peer
-from support.processes import EVENT_WORDS, run
+from support.processes import EVENT_WORDS, run, run_code
 from support.waiting import at_most
 
 
@@ -172,3 +172,43 @@ def test_a_python_without_ssl_names_what_https_lacks(python):
         assert peer.requests == []
     assert done.status == 1
     assert re.fullmatch(r"userstate: .*\bssl\b.*refused at try 1.*\n", done.err)
+
+
+SHOW_SSL = """
+import os, sys
+def leave(status, leave=os._exit):
+    os.write(1, repr("ssl" in sys.modules).encode())
+    leave(status)
+os._exit = leave
+"""
+
+
+def test_http_does_without_ssl(edge_python):
+    with Peer(ACCEPTED) as peer:
+        done = run(*EVENT_WORDS, url=peer.url, before=SHOW_SSL, python=edge_python)
+        assert done == (0, "False", "")
+
+
+def test_https_gets_it(authority, edge_python):
+    with tls_peer(authority, "good") as peer:
+        done = run(*EVENT_WORDS, url=peer.url, before=SHOW_SSL, python=edge_python,
+                   env=trusting(authority))
+        assert done == (0, "True", "")
+
+
+IMPORTED = """
+import sys
+FIRST
+import userstate
+assert sys.modules["ssl"].SSLContext
+userstate.post_event({}, sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("first", ["", "import ssl"])
+def test_an_imported_module_leaves_ssl_as_it_is(first, authority, edge_python):
+    with tls_peer(authority, "good") as peer:
+        done = run_code(IMPORTED.replace("FIRST", first), peer.url, python=edge_python,
+                        env=trusting(authority))
+        assert done == (0, "", "")
+        assert len(peer.events) == 1

@@ -72,8 +72,8 @@ def test_equal_problems_are_said_once_and_the_last_line_is_the_verdict(said):
         with pytest.raises(userstate.RefusedError, match=r"403.*refused at try 5 after \d"):
             post_to(peer, said)
     first, second = said.lines
-    assert re.search(r"HTTP 500 .*; trying again in \d+\.\d s$", first)
-    assert re.search(r"HTTP 503 .*; trying again in \d+\.\d s$", second)
+    assert re.search(r"HTTP 500 .*; trying again in \d+\.\d s, for \d+\.\d s at most$", first)
+    assert re.search(r"HTTP 503 .*; trying again in \d+\.\d s, for \d+\.\d s at most$", second)
 
 
 def test_a_service_that_comes_up_late_is_delivered_to():
@@ -182,3 +182,33 @@ def test_a_bug_is_refused_at_once_with_its_type(error, said, monkeypatch):
         userstate.fetch_metadata(metadata_url=DEAD, **said.options)
     assert said.lines == []
     assert said.time.pauses == []
+
+
+@pytest.mark.parametrize("status, limit", [
+    (500, r"for (\d+\.\d) s at most"), (400, "3 times at most")])
+def test_the_first_line_of_a_fault_says_for_how_long_it_is_tried(status, limit, said):
+    with Peer(answer(status)) as peer:
+        with pytest.raises(userstate.UserStateError):
+            post_to(peer, said, deadline=60)
+    line, = said.lines
+    found = re.search(rf"; trying again in \d+\.\d s, {limit}$", line)
+    if status == 500:
+        assert float(found.group(1)) == 60
+    else:
+        assert len(said.time.pauses) == 3
+
+
+def test_a_line_begins_with_the_event_that_it_is_about(said):
+    with Peer(answer(503), ACCEPTED) as peer:
+        with Peer(answer(500), document(user_state_url=peer.url)) as metadata:
+            userstate.send_user_state_event("failed", 1042, "x", metadata_url=metadata.url,
+                                            **said.options)
+    assert [line.partition(": HTTP")[0] for line in said.lines] == [
+        f"failed 1042: {metadata.url}", f"failed 1042: {peer.url}"]
+
+
+def test_a_question_for_the_address_alone_is_about_no_event(said):
+    with Peer(answer(500), document(user_state_url="http://h/")) as peer:
+        userstate.user_state_url(metadata_url=peer.url, **said.options)
+        line, = said.lines
+        assert line.startswith(f"{peer.url}: HTTP 500")

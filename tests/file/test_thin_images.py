@@ -17,12 +17,13 @@ def test_a_module_that_is_missing_is_named_with_its_package(module, edge_python)
     """As in python3-minimal, python3-light and python3-core."""
     done = run(*EVENT_WORDS, python=edge_python, flags=["-S"], before=hide(module))
     assert done.status == 1
-    assert done.err == f"userstate: No module named '{module}'; {PACKAGES}\n"
+    error = f"ModuleNotFoundError: No module named '{module}'"
+    assert done.err == f"userstate: {error}; {PACKAGES}\n"
 
 
 @pytest.mark.parametrize("error, status, line", [
-    ("MemoryError()", 1, "MemoryError"),
-    ("OSError(5, 'EIO')", 1, "[Errno 5] EIO"),
+    ("MemoryError('all is taken')", 1, "MemoryError: all is taken"),
+    ("OSError(5, 'EIO')", 1, "OSError: [Errno 5] EIO"),
     ("KeyboardInterrupt()", -2, "interrupted")])
 def test_a_module_that_cannot_be_read_is_told_of_in_one_line(error, status, line, edge_python):
     done = run(*EVENT_WORDS, python=edge_python, flags=["-S"], before=hide("getopt", error))
@@ -42,4 +43,5 @@ def test_a_debian_with_the_least_of_its_python_says_what_to_install(debian, rece
     """It has python3-minimal alone."""
     done = debian().run(["python3", "-I", "-", *EVENT_WORDS], SOURCE, **receiver.env)
     assert done.returncode == 1
-    assert re.fullmatch(rb"userstate: No module named .*install python3 .*\n", done.stderr)
+    error = rb"ModuleNotFoundError: No module named .*"
+    assert re.fullmatch(rb"userstate: " + error + rb"; install python3 .*\n", done.stderr)

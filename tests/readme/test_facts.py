@@ -43,7 +43,7 @@ def test_the_readme_has_the_number_of_the_program(words):
 
 
 @pytest.mark.parametrize("words", [
-    f"of one try, {userstate.TIMEOUT};", f"of one report, {userstate.DEADLINE}\n"])
+    f"of one try, {userstate.TIMEOUT};", f"of one report, all tries, {userstate.DEADLINE}\n"])
 def test_the_usage_has_the_number_of_the_program(words):
     assert words in userstate.USAGE
 
@@ -80,6 +80,7 @@ OF_METADATA = {
     "HTTP 404": (answer(404), "http", ""),
     "no user_state_url": (document(x="y"), "http", ""),
     "not JSON": (answer(200, b"<html>"), "http", ""),
+    "more than 1048576 bytes": (answer(200, b" " * (1 << 20) + b"{}"), "http", ""),
     "redirect to": (answer(301, b"", "Location: http://x.example/"), "http", ""),
     REFUSED_AT_ONCE: (answer(403), "http", ""),
     "no TLS": (speak_http, "https", ""),

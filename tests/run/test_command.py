@@ -11,7 +11,7 @@ import userstate
 from support.files import SCRIPT
 from support.interpreters import NEWEST, OLDEST
 from support.peers import ACCEPTED, DEAD, WELL, Peer, reported
-from support.processes import USERSTATE, run, run_command, start
+from support.processes import EVENT_WORDS, USERSTATE, run, run_command, start
 from support.tools import needs
 from support.waiting import at_most, wait_for
 
@@ -150,7 +150,7 @@ def test_a_command_that_cannot_run_is_reported(command, status, what, receiver):
     done = run("run", "1010", "m", command, env=receiver.env)
     assert done.status == status
     assert done.out == ""
-    assert done.err.startswith(f"userstate: cannot run {command}: {what}")
+    assert done.err.startswith(f"userstate: failed 1010: cannot run {command}: {what}")
     (state, message), = reported(receiver)
     assert state == "failed"
     assert message.startswith(f"m: cannot run {command}: {what}")
@@ -166,24 +166,25 @@ def test_a_command_that_no_system_can_start_is_reported(command, capfd):
         (state, message), = reported(peer)
         assert state == "failed"
         assert message.startswith("m: cannot run ")
-    assert re.fullmatch("userstate: cannot run .*\n", capfd.readouterr().err)
+    assert re.fullmatch("userstate: failed 1010: cannot run .*\n", capfd.readouterr().err)
 
 
-OPERANDS = "must be CODE MESSAGE COMMAND; see --help"
-SECONDS = "must be seconds, like 10 or 0.5"
+OPERANDS = "run: must be followed by CODE MESSAGE COMMAND; see --help"
+SECONDS = "must be seconds, above 0 and below 100000, like 10 or 0.5"
+KNOWN = "there are --every --log --help"
 
 
 @pytest.mark.parametrize("words, told", [
-    ([], f"operands 0: {OPERANDS}"),
-    (["1010"], f"operands 1: {OPERANDS}"),
-    (["1010", "m"], f"operands 2: {OPERANDS}"),
-    (["1010", "m", "--"], f"operands 3: {OPERANDS}"),
+    ([], OPERANDS),
+    (["1010"], OPERANDS),
+    (["1010", "m"], OPERANDS),
+    (["1010", "m", "--"], OPERANDS),
     (["999", "m", "touch", "RAN"], "code '999': must be an int, 1000 to 1099"),
     (["--every", "x", "1010", "m", "touch", "RAN"], f"every 'x': {SECONDS}"),
     (["--every=0", "1010", "m", "touch", "RAN"], f"every '0': {SECONDS}"),
     (["--every", "", "1010", "m", "touch", "RAN"], f"every '': {SECONDS}"),
-    (["--every"], "option --every requires argument; see --help"),
-    (["--nope", "1010", "m", "touch", "RAN"], "option --nope not recognized; see --help")],
+    (["--every"], f"option --every requires argument; {KNOWN}"),
+    (["--nope", "1010", "m", "touch", "RAN"], f"option --nope not recognized; {KNOWN}")],
     ids=str)
 def test_invalid_operands_run_nothing(words, told, capsys, tmp_path):
     words = [word.replace("RAN", str(tmp_path / "ran")) for word in words]
@@ -211,3 +212,29 @@ def test_a_dry_run_with_invalid_operands_is_status_2(words, tmp_path):
     assert done.status == 2
     assert done.out == ""
     assert os.listdir(str(tmp_path)) == []
+
+
+WITHOUT_SIGTIMEDWAIT = """
+import gc, signal
+del signal.sigtimedwait, gc.set_threshold
+"""
+
+
+@pytest.mark.parametrize("before", [[], ["-n"]], ids=["run", "dry run"])
+def test_a_python_without_sigtimedwait_refuses_run_before_it_starts(before, tmp_path,
+                                                                    edge_python):
+    """As PyPy, and Python on macOS; all else works there."""
+    with Peer(ACCEPTED) as peer:
+        done = run(*before, "run", "1010", "m", "touch", str(tmp_path / "ran"), url=peer.url,
+                   before=WITHOUT_SIGTIMEDWAIT, python=edge_python)
+        assert done == (
+            2, "", "userstate: run: needs signal.sigtimedwait, that is CPython on Linux\n")
+        assert peer.requests == []
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_a_python_without_sigtimedwait_sends_events(edge_python):
+    with Peer(ACCEPTED) as peer:
+        assert run(*EVENT_WORDS, url=peer.url, before=WITHOUT_SIGTIMEDWAIT,
+                   python=edge_python) == (0, "", "")
+        assert len(peer.events) == 1

@@ -1,14 +1,21 @@
 """The log of run: what it holds, the reason of a failure in it, and a log on a full disk."""
 import os
+import pty
 import re
 import resource
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
-from support.peers import ACCEPTED, WELL, Peer, reported
-from support.processes import fresh, run
-from support.waiting import at_most
+import userstate
+from support.files import SCRIPT
+from support.peers import ACCEPTED, DEAD, WELL, Peer, answer, reported
+from support.processes import ended, fresh, run, run_command, start
+from support.tools import needs
+from support.waiting import at_most, wait_for
 
 
 def test_a_log_holds_both_streams_behind_what_was_there(tmp_path, edge_python):
@@ -89,24 +96,207 @@ def test_a_grandchild_that_keeps_the_log_holds_nothing_up(tmp_path):
         assert len(peer.events) == 2
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere/log", "", "/proc/version/x"])
-def test_a_log_that_cannot_be_opened_runs_nothing(path, tmp_path):
-    with Peer(ACCEPTED) as peer:
-        done = run("run", "--log", path, "1010", "m", "touch", str(tmp_path / "ran"),
-                   url=peer.url)
-        assert peer.requests == []
-    assert os.listdir(str(tmp_path)) == []
-    assert done.status == 2
-    assert re.fullmatch("userstate: log .*\n", done.err)
+# A log that cannot be opened: the path, the reason. FOLDER: of the test.
+UNOPENED = {
+    "a folder": ("/", "Is a directory"),
+    "no folder": ("/nowhere/log", "No such file or directory"),
+    "no name": ("", "No such file or directory"),
+    "a file as a folder": ("/proc/version/x", "Not a directory"),
+    "a socket": ("FOLDER/socket", "No such device or address"),
+    "a FIFO that nobody reads": ("FOLDER/fifo", "No such device or address"),
+    "a link to nowhere": ("FOLDER/link", "No such file or directory"),
+}
 
 
-@pytest.mark.parametrize("path", ["/dev/null", "FOLDER/fifo"])
-def test_a_log_that_is_no_regular_file_does_no_harm(path, tmp_path):
+@pytest.fixture
+def odd_files(tmp_path):
+    """A folder with files that cannot be opened for writing."""
     os.mkfifo(str(tmp_path / "fifo"))
+    (tmp_path / "link").symlink_to("/nowhere/log")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("path, why", UNOPENED.values(), ids=UNOPENED.keys())
+def test_without_its_log_the_command_runs_with_the_output_that_it_would_have_had(
+        path, why, odd_files, edge_python):
+    path = path.replace("FOLDER", str(odd_files))
+    words = ["run", "--log", path, "1010", "m", "sh", "-c", "echo out; exit 3"]
+    line = f"userstate: running 1010: log {path!r}: {why}; it is not written\n"
+    before = os.listdir(str(odd_files))
     with Peer(ACCEPTED) as peer:
-        assert run("run", "--log", path.replace("FOLDER", str(tmp_path)), "1010", "m", "sh",
-                   "-c", "echo x; exit 3", url=peer.url) == (3, "", "")
+        dry = run("-n", *words, url=peer.url, python=edge_python)
+        assert dry == (0, '{"state": "running", "code": 1010, "message": "m"}\n', line)
+        assert peer.requests == []
+        assert run(*words, url=peer.url, python=edge_python) == (3, "out\n", line)
         assert reported(peer) == [WELL[0], ("failed", "m: exit status 3 after 0 s")]
+    assert os.listdir(str(odd_files)) == before
+
+
+def test_a_nul_in_the_name_of_a_log_is_a_line(capfd):
+    with Peer(ACCEPTED) as peer:
+        words = ["--url", peer.url, "run", "--log", "a\0b", "1010", "m", "echo", "out"]
+        assert userstate.main(words) == 0
+        assert reported(peer) == WELL
+    out, err = capfd.readouterr()
+    assert out == "out\n"
+    assert re.fullmatch("userstate: running 1010: log .*null byte; it is not written\n", err)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
+def test_a_read_only_file_system_is_a_line(tmp_path):
+    needs("unshare", "mount")
+    with Peer(ACCEPTED) as peer:
+        done = run_command(
+            "unshare", "--mount", "sh", "-ec", 'mount -t tmpfs -o ro none "$0"; exec "$@"',
+            str(tmp_path), sys.executable, "-B", SCRIPT, "--url", peer.url, "run", "--log",
+            str(tmp_path / "log"), "1010", "m", "echo", "out")
+        assert (done.status, done.out) == (0, "out\n")
+        assert "Read-only file system; it is not written\n" in done.err
+        assert reported(peer) == WELL
+
+
+def test_a_dry_run_makes_no_log_and_leaves_one_as_it_is(tmp_path):
+    words = ["-n", "run", "--log", str(tmp_path / "log"), "1010", "m", "true"]
+    assert run(*words, url=DEAD).status == 0
+    assert os.listdir(str(tmp_path)) == []
+    (tmp_path / "log").write_text("kept\n")
+    assert run(*words, url=DEAD).status == 0
+    assert (tmp_path / "log").read_text() == "kept\n"
+
+
+# Prints until its output breaks; 9: by SIGPIPE it would end without a word.
+ENDLESS = """
+i=0
+while [ $i -lt 20000 ]; do
+  echo "line $i of the output" || exit 9
+  i=$((i+1))
+done
+"""
+
+
+def test_a_log_that_is_a_pipe_breaks_when_its_reader_has_gone(edge_python):
+    with Peer(ACCEPTED) as peer, at_most(15):
+        line = (f"'{edge_python}' -B '{SCRIPT}' --url {peer.url} run --log /dev/stdout 1010 m "
+                f"sh -c '{ENDLESS}' | head -n 1")
+        done = run_command("sh", "-c", line)
+        assert done == (0, "line 0 of the output\n", "")
+        wait_for(lambda: len(peer.events) == 2)
+        assert reported(peer)[1] == ("failed", "m: killed by SIGPIPE after 0 s")
+
+
+def test_a_log_that_is_a_fifo_breaks_when_its_reader_has_gone(tmp_path, edge_python):
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with Peer(ACCEPTED) as peer, at_most(15):
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        process = start("run", "--log", fifo, "1010", "m", "sh", "-c", ENDLESS, url=peer.url,
+                        python=edge_python)
+        wait_for(lambda: peer.events)
+        os.close(reader)
+        assert ended(process).status == 128 + signal.SIGPIPE
+        assert reported(peer)[1] == ("failed", "m: killed by SIGPIPE after 0 s")
+
+
+def test_a_log_that_is_a_terminal_does_not_become_that_of_the_command(edge_python):
+    """A unit of systemd is a session leader without one; its hang-up would kill the command."""
+    master, slave = pty.openpty()
+    with Peer(ACCEPTED) as peer:
+        process = start("run", "--log", os.ttyname(slave), "1010", "m", "sh", "-c",
+                        "echo begun; cat; exit 4", url=peer.url, python=edge_python,
+                        stdin=subprocess.PIPE)
+        assert os.read(master, 100) == b"begun\r\n"
+        with open(f"/proc/{process.pid}/stat") as file:
+            assert file.read().split()[6] == "0"  # no terminal
+        os.close(slave)
+        os.close(master)
+        assert ended(process).status == 4
+        assert reported(peer) == [WELL[0], ("failed", "m: exit status 4 after 0 s")]
+
+
+def test_a_log_that_is_no_file_and_takes_all_does_no_harm():
+    with Peer(ACCEPTED) as peer:
+        assert run("run", "--log", "/dev/null", "1010", "m", "sh", "-c", "echo x; exit 3",
+                   url=peer.url) == (3, "", "")
+        assert reported(peer) == [WELL[0], ("failed", "m: exit status 3 after 0 s")]
+
+
+OLD = "an old line\n" * 400
+# What the command does to its log; what it holds then.
+MEANWHILE = {
+    "cut": ": > LOG; echo why", "cut to something": "truncate -s 48 LOG; echo why",
+    "removed": "rm LOG; echo why", "renamed": "mv LOG LOG.1; echo why",
+    "replaced": "mv LOG LOG.1; echo another > LOG; echo why"}
+
+
+@pytest.mark.parametrize("command", MEANWHILE.values(), ids=MEANWHILE.keys())
+def test_the_reason_is_found_though_the_log_is(command, tmp_path, edge_python):
+    needs("truncate")
+    log = tmp_path / "log"
+    log.write_text(OLD)
+    command = command.replace("LOG", str(log))
+    with Peer(ACCEPTED) as peer:
+        assert run("run", "--log", str(log), "1010", "m", "sh", "-c", f"{command}; exit 5",
+                   url=peer.url, python=edge_python) == (5, "", "")
+        assert reported(peer)[1] == ("failed", "m: exit status 5 after 0 s: why")
+
+
+def test_a_log_of_gigabytes_takes_neither_time_nor_memory(tmp_path):
+    log = tmp_path / "log"
+    with open(str(log), "wb") as file:
+        file.truncate(10 << 30)  # with a hole in it
+    with Peer(ACCEPTED) as peer, at_most(5):
+        assert run("run", "--log", str(log), "1010", "m", "sh", "-c", "echo why; exit 5",
+                   url=peer.url) == (5, "", "")
+        assert reported(peer)[1] == ("failed", "m: exit status 5 after 0 s: why")
+
+
+def test_lines_of_ours_overwrite_nothing_of_a_log_that_is_stderr_too(tmp_path, edge_python):
+    log = tmp_path / "log"
+    with Peer(answer(403)) as peer, open(str(log), "wb") as stderr:
+        done = run("run", "--log", str(log), "1010", "m", "sh", "-c",
+                   "echo the first line; echo why; exit 5", url=peer.url, stderr=stderr,
+                   python=edge_python)
+        assert done.status == 5
+        assert reported(peer)[1] == ("failed", "m: exit status 5 after 0 s: why")
+    lines = log.read_text().splitlines()
+    own = [line for line in lines if line.startswith("userstate: ")]
+    assert len(own) == 2
+    assert [line for line in lines if line not in own] == ["the first line", "why"]
+
+
+def test_two_steps_may_have_one_log(tmp_path):
+    log = str(tmp_path / "log")
+    with Peer(ACCEPTED) as peer:
+        processes = [start("run", "--log", log, "1010", "m", "sh", "-c",
+                           f"for i in 1 2 3 4 5; do echo {name} $i; done; exit 3", url=peer.url)
+                     for name in ("one", "two")]
+        assert [ended(process).status for process in processes] == [3, 3]
+        ends = [message for state, message in reported(peer) if state == "failed"]
+    assert len(ends) == 2
+    for end in ends:
+        assert re.fullmatch("m: exit status 3 after 0 s: (one|two) [1-5]", end)
+    with open(log) as file:
+        assert sorted(file.read().split()) == sorted(["one", "two"] * 5 + [*"12345"] * 2)
+
+
+FLAGS = """
+import fcntl, os, sys
+flags = fcntl.fcntl(1, fcntl.F_GETFL)
+kinds = {"access": flags & os.O_ACCMODE, "append": bool(flags & os.O_APPEND),
+         "non-blocking": bool(flags & os.O_NONBLOCK)}
+print(sorted(kinds.items()), sorted(map(int, os.listdir("/proc/self/fd")))[:-1])
+"""
+
+
+def test_the_command_has_its_log_as_a_shell_would_have_opened_it(tmp_path, edge_python):
+    ours, shells = tmp_path / "ours", tmp_path / "shells"
+    command = [sys.executable, "-I", "-c", FLAGS]
+    with Peer(ACCEPTED) as peer:
+        run("run", "--log", str(ours), "1010", "m", *command, url=peer.url, python=edge_python)
+    run_command("sh", "-c", 'exec >> "$0" 2>&1; exec "$@"', str(shells), *command)
+    assert ours.read_text() == shells.read_text() != ""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

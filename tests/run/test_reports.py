@@ -1,5 +1,6 @@
 """The reports of run: their order, their time, heartbeats, and a service that fails."""
 import concurrent.futures
+import re
 import socket
 import subprocess
 import time
@@ -66,7 +67,8 @@ def test_the_address_is_asked_for_and_the_last_event_has_its_own_deadline():
             done = run("--deadline=1", "--metadata-url", peer.url, "run", "1010", "m", "sleep",
                        "2")
     assert done.status == 0
-    assert done.err.count("trying again") == 1
+    assert re.findall("userstate: (.*): http.*; trying again", done.err) == [
+        "running 1010", "succeeded 1010"]
     assert done.err.count("gave up") == 2
 
 

@@ -7,10 +7,10 @@ import pytest
 
 import userstate
 from support.interpreters import NO_THREAD, WITHOUT_IDNA
-from support.peers import ACCEPTED, WELL, Peer, answer, reported
+from support.peers import ACCEPTED, DEAD, WELL, Peer, answer, reported
 from support.processes import run_code
 from support.receivers import in_threads
-from support.waiting import wait_for
+from support.waiting import at_most, wait_for
 
 
 def test_a_block_that_ends_well(receiver):
@@ -232,3 +232,34 @@ os.kill(child, 9)
     with Peer(ACCEPTED) as peer:
         assert run_code(code, peer.url, python=edge_python) == (0, "", "")
         assert reported(peer) == WELL
+
+
+def test_a_report_that_fails_in_its_thread_leaves_no_trace_at_the_exit(python):
+    """Before 3.9 threading takes the thread that imports it first for the main one."""
+    code = """
+import sys, time, userstate
+with userstate.step(1010, "m", url=sys.argv[1], deadline=0.2):
+    time.sleep(0.5)
+"""
+    done = run_code(code, DEAD, python=python)
+    assert done.status == 0
+    lines = done.err.splitlines()
+    assert len(lines) >= 2
+    for line in lines:
+        assert "Connection refused" in line
+
+
+def test_many_short_steps_keep_the_order_of_their_reports():
+    """The end may come while the first report is on its way, in a pause or in a try."""
+    scripts = [ACCEPTED, answer(503, b"", "Retry-After: 1"), answer(503), ACCEPTED, ACCEPTED]
+    with Peer(*scripts * 20, ACCEPTED) as peer, at_most(60):
+        for number in range(40):
+            with userstate.step(1010, f"{number}", url=peer.url, say=str):
+                pass
+        came = [(event["message"].partition(":")[0], event["state"]) for event in peer.events]
+    for number in range(40):
+        states = [state for message, state in came if message == f"{number}"]
+        running = states.count("running")
+        assert running >= 1
+        assert set(states[:running]) == {"running"}
+        assert set(states[running:]) == {"succeeded"}
