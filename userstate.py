@@ -315,8 +315,8 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
             self.say(f"{line}; trying again in {pause:.1f} s, {limit}", line)
             self.pause(pause)
             seconds = self.seconds_left()
-            if seconds <= 0:  # the machine was frozen meanwhile: try all the same
-                seconds, is_last = FOREVER, True
+            if seconds <= 0:  # frozen meanwhile: it tries, for as long as it is late
+                seconds, is_last = -seconds, True
 
     def next_pause(self, tries, least):  # seconds, and whether the last try follows
         seconds_left = self.seconds_left()

@@ -152,7 +152,17 @@ def test_a_process_that_was_stopped_in_a_pause_past_its_deadline_delivers(edge_p
         assert b"trying again" in process.stderr.readline()
         process.send_signal(signal.SIGSTOP)
         over = threading.Event()
-        over.wait(1.2)  # more than the deadline, in which nothing can be waited for
+        over.wait(3)  # more than the deadline, in which nothing can be waited for
         process.send_signal(signal.SIGCONT)
         assert ended(process) == (0, "", "")
         assert len(peer.events) == 2
+
+
+def test_a_pause_that_ends_a_moment_late_makes_the_call_no_longer(said):
+    """A busy machine is not a frozen one."""
+    def oversleep(seconds):
+        said.time.now += 0.7
+    with Peer(answer(503), part(b"")) as peer, at_most(2):
+        with pytest.raises(userstate.DeadlineError, match="timed out; gave up at try 2 "):
+            options = dict(said.options, sleep=oversleep)
+            userstate.post_event(EVENT, peer.url, deadline=0.5, **options)
