@@ -726,7 +726,8 @@ def _run(report, command, writer, reader):  # return the status, as a shell does
             status = signals.pass_on_to(child)
             what = f"{_ending(status)} after {report._taken()}"
             if status != 0 and reader is not None:
-                what += _last_line(reader)
+                with suppress(OSError):  # its disk fails
+                    what += _last_line(reader)
         state = "failed" if status else "succeeded"
         try:
             signals.count_from_now()

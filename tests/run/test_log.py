@@ -299,6 +299,22 @@ def test_the_command_has_its_log_as_a_shell_would_have_opened_it(tmp_path, edge_
     assert ours.read_text() == shells.read_text() != ""
 
 
+NO_FSTAT = """
+import os
+def fstat(descriptor):
+    raise OSError(5, "Input/output error")
+os.fstat = fstat
+"""
+
+
+def test_a_log_that_cannot_be_read_any_more_changes_no_status(tmp_path, edge_python):
+    with Peer(ACCEPTED) as peer:
+        assert run("run", "--log", str(tmp_path / "log"), "1010", "m", "sh", "-c",
+                   "echo why; exit 5", url=peer.url, before=NO_FSTAT,
+                   python=edge_python) == (5, "", "")
+        assert reported(peer)[1] == ("failed", "m: exit status 5 after 0 s")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize("command, status, end", [
     ("echo lost; touch ran", 0, WELL[1]),
