@@ -246,7 +246,7 @@ with userstate.step(1010, "m", url=sys.argv[1], deadline=0.2):
     lines = done.err.splitlines()
     assert len(lines) >= 2
     for line in lines:
-        assert "Connection refused" in line
+        assert DEAD in line
 
 
 def test_many_short_steps_keep_the_order_of_their_reports():
