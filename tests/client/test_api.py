@@ -6,6 +6,7 @@ import pytest
 
 import userstate
 from support.peers import ACCEPTED, DEAD, Peer, answer, document
+from support.processes import run_code
 
 
 @pytest.mark.parametrize("name", [
@@ -46,6 +47,35 @@ def test_nothing_invalid_is_sent(state, code, message):
         assert peer.requests == []
 
 
+CODES = """
+import enum, sys, userstate
+class Codes(enum.IntEnum):
+    UNPACK = 1010
+    ODD = 5
+url, refusing = sys.argv[1:]
+userstate.send_user_state_event("running", Codes.UNPACK, "x", url=url)
+with userstate.step(Codes.UNPACK, "x", url=url):
+    pass
+try:
+    userstate.send_user_state_event("running", Codes.UNPACK, "x", url=refusing)
+except userstate.RefusedError as error:
+    assert str(error).startswith("running 1010: "), error
+try:
+    userstate.build_event("running", Codes.ODD, "x")
+except userstate.EventError:
+    print("refused")
+"""
+
+
+def test_a_code_may_be_of_an_enumeration(edge_python):
+    with Peer(ACCEPTED) as peer, Peer(answer(403)) as refusing:
+        done = run_code(CODES, peer.url, refusing.url, python=edge_python)
+        assert done == (0, "refused\n", "")
+        assert len(peer.bodies) == 3
+        for body in [*peer.bodies, *refusing.bodies]:
+            assert b', "code": 1010, "' in body
+
+
 CYCLE = []
 CYCLE.append(CYCLE)
 NOT_JSON = {"an object": object(), "a set": {"a": {1}}, "not a number": {"a": float("nan")},
@@ -68,6 +98,26 @@ def test_fetch_metadata_returns_the_whole_document():
     with Peer(document(user_state_url=None, tags=["a"])) as peer:
         assert userstate.fetch_metadata(metadata_url=peer.url) == {
             "id": "x", "customdata": {"key": "s3cret"}, "user_state_url": None, "tags": ["a"]}
+
+
+FETCH = """
+import sys, userstate
+found = userstate.fetch_metadata(metadata_url=sys.argv[1])["a"]
+print(type(found).__name__, found if type(found) is float else found == int(sys.argv[2]))
+"""
+NUMBERS = {"0": ("0", "int True"), "999 digits": ("9" * 999, "int True"),
+           "1000 digits": ("9" * 1000, "float inf"), "10**1500": (str(10**1500), "float inf"),
+           "-10**1500": (str(-10**1500), "float -inf"),
+           "a million digits": ("9" * 1000000, "float inf")}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_of_the_document_is_itself_or_infinite(name, edge_python):
+    """And never another one."""
+    digits, told = NUMBERS[name]
+    with Peer(answer(200, b'{"a": ' + digits.encode() + b"}")) as peer:
+        done = run_code(FETCH, peer.url, digits[:1000], python=edge_python, seconds=5)
+    assert done == (0, told + "\n", "")
 
 
 @pytest.mark.parametrize("options", [

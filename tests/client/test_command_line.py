@@ -183,6 +183,16 @@ def test_a_command_behind_two_dashes_may_begin_with_one(tmp_path, receiver):
     assert reported(receiver) == WELL
 
 
+@pytest.mark.parametrize("word", ["--odd", "--log", "-h", "--"])
+def test_what_follows_two_dashes_is_the_command(word, capfd):
+    words = ["--url", DEAD, "run", "1010", "m", "--", word]
+    assert userstate.main(["--deadline=0.05", *words]) == 127
+    assert f": cannot run {word}: No such file" in capfd.readouterr().err
+    assert userstate.main(["-n", *words]) == 0
+    assert json.loads(capfd.readouterr().out) == {
+        "state": "running", "code": 1010, "message": "m"}
+
+
 def test_a_message_may_have_a_nul_and_a_surrogate(capfd):
     assert userstate.main(["-n", "running", "1000", "a\0\ud800"]) == 0
     assert json.loads(capfd.readouterr().out)["message"] == "a\0\ud800"

@@ -15,6 +15,20 @@ def test_main_returns_the_status_and_takes_the_arguments_of_the_process(monkeypa
     assert "userstate" in capsys.readouterr().out
 
 
+# A line for sh, and what main() returns, which no signal of the command ends.
+COMMANDS = {"ends well": ("true", 0), "exits": ("exit 3", 3), "SIGINT": ("kill -INT $$", 130),
+            "SIGTERM": ("kill -TERM $$", 143), "SIGKILL": ("kill -KILL $$", 137)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_main_returns_the_status_of_a_command(name):
+    line, status = COMMANDS[name]
+    with Peer(ACCEPTED) as peer:
+        words = ["--url", peer.url, "run", "1010", "m", "sh", "-c", line]
+        assert userstate.main(words) == status
+        assert len(peer.events) == 2
+
+
 @pytest.mark.parametrize("words", [
     EVENT_WORDS, ["-n", *EVENT_WORDS], ["run", "1010"], ["run", "1010", "m", "--", "true"],
     ["run", "--every=5", "1010", "m", "true"]], ids=" ".join)

@@ -100,3 +100,35 @@ def test_nothing_is_imported_from_beside_the_file(python, receiver, strays, copy
     done = run_command(python, "-B", copy, *EVENT_WORDS, cwd=strays, env=receiver.env)
     assert done == (0, "", "")
     assert receiver.shown() == [("user.1000", "running", "x")]
+
+
+# Code for sitecustomize, which runs before the folder of the program is put on sys.path.
+COMPARE_PATHS = """
+import os, sys
+leave, before = os._exit, list(sys.path)
+def compare(status):
+    now = [place for place in sys.path if place not in before]
+    lost = [place for place in before if place not in sys.path]
+    os.write(1, "more: {}, less: {}".format(now, lost).encode())
+    leave(status)
+os._exit = compare
+"""
+SAFE = [version for version in PYTHONS if int(version.partition(".")[2]) >= 11]
+# Words for Python, a variable for it, and the interpreters that know these.
+WAYS_TO_BE_SAFE = {"plain": ([], "", PYTHONS), "-P": (["-P"], "", SAFE),
+                   "PYTHONSAFEPATH": ([], "1", SAFE)}
+
+
+@pytest.mark.parametrize("how", ["file", "pipe", "-c"])
+@pytest.mark.parametrize("name, version", [
+    (name, version) for name, (_, _, known) in WAYS_TO_BE_SAFE.items() for version in known])
+def test_of_sys_path_only_the_folder_that_it_runs_in_is_dropped(
+        name, version, how, receiver, strays, tmp_path_factory):
+    """With -P it is not there, and the first place is one of the standard library."""
+    flags, safe_path, _ = WAYS_TO_BE_SAFE[name]
+    first = tmp_path_factory.mktemp("first")
+    (first / "sitecustomize.py").write_text(COMPARE_PATHS)
+    done = run(*EVENT_WORDS, how=how, python=PYTHONS[version], flags=flags, cwd=strays,
+               env=dict(receiver.env, PYTHONPATH=str(first), PYTHONSAFEPATH=safe_path))
+    assert done == (0, "more: [], less: []", "")
+    assert receiver.shown() == [("user.1000", "running", "x")]

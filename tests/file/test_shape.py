@@ -23,36 +23,6 @@ def test_the_script_is_ascii_and_no_wider_than_its_style_says():
     assert wide == []
 
 
-def test_definitions_are_two_blank_lines_apart_and_those_in_a_class_one():
-    """As PEP 8 has it: no line is saved by crowding."""
-    lines = SOURCE.decode().splitlines()
-
-    def blank_lines_above(node):
-        first = min([node.lineno, *(above.lineno for above in node.decorator_list)]) - 1
-        while lines[first - 1].startswith("#"):
-            first -= 1
-        above = lines[first - 3:first]
-        return above[::-1].index(next(filter(None, above[::-1]), "")) if any(above) else 3
-    definitions = (ast.FunctionDef, ast.ClassDef)
-    tree = ast.parse(SOURCE)
-    for node in [node for node in tree.body if isinstance(node, definitions)]:
-        assert blank_lines_above(node) == 2, node.name
-        inner = [part for part in getattr(node, "body", []) if isinstance(part, definitions)]
-        if isinstance(node, ast.ClassDef):
-            for part in inner[1:]:
-                assert blank_lines_above(part) == 1, (node.name, part.name)
-
-
-def test_no_function_has_more_than_35_lines_of_code():
-    long = []
-    for node in ast.walk(ast.parse(SOURCE)):
-        if isinstance(node, ast.FunctionDef):
-            code = node.body[ast.get_docstring(node) is not None:]
-            if code and code[-1].end_lineno - code[0].lineno >= 35:
-                long.append(node.name)
-    assert long == []
-
-
 def test_the_version_is_that_of_the_contract():
     assert userstate.__version__ == "2.1"
 
