@@ -96,6 +96,7 @@ def test_a_redirect_to_itself_is_no_loop(said):
 
 @pytest.mark.parametrize("body, shown", [
     ({"errors": ["a", "b"]}, " (a) (b)"), ({"message": "m"}, " (m)"), ({"error": "e"}, " (e)"),
+    ({"errors": ["a", "b", "c", "d"]}, " (a) (b) (c)"),
     ({"errors": []}, ""), ({"errors": [{"a": "s3cret"}]}, ""), ({"message": {}}, ""),
     ({"other": "s3cret"}, ""), ({"message": "a\n\x1b\u202eb"}, " (a b)"),
     ({"message": "x" * 50000}, " (" + "x" * 200 + ")"), (["s3cret"], ""), (None, "")])
