@@ -76,3 +76,8 @@ def test_no_error_of_a_call_shows_what_looks_like_an_address(place, secret):
     with pytest.raises(userstate.EventError) as caught:
         CALLS[place](secret)
     assert not re.search("s3c|token", str(caught.value))
+
+
+def test_what_looks_like_an_address_is_said_to_be_hidden():
+    with pytest.raises(userstate.EventError, match=r"^code \(hidden: an address\): must be "):
+        userstate.build_event("running", "http://h/", "x")
