@@ -166,3 +166,10 @@ def test_a_pause_that_ends_a_moment_late_makes_the_call_no_longer(said):
         with pytest.raises(userstate.DeadlineError, match="timed out; gave up at try 2 "):
             options = dict(said.options, sleep=oversleep)
             userstate.post_event(EVENT, peer.url, deadline=0.5, **options)
+
+
+def test_a_date_that_is_over_asks_for_no_pause(said):
+    headers = f"Date: {http_date(time.time())}", f"Retry-After: {http_date(0)}"
+    with Peer(answer(503, b"", *headers), ACCEPTED) as peer:
+        post_to(peer, said, deadline=0.9)
+        assert len(peer.events) == 2
