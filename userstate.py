@@ -170,8 +170,8 @@ def build_event(state, code, message):
     """
     _check("state", state, state in STATES, "running, succeeded or failed, in small "
            "letters (on the command line also an exit status, 0 to 255)")
-    is_number = isinstance(code, int) and not isinstance(code, bool)
-    _check("code", code, is_number and code in CODES, "an int, 1000 to 1099")
+    is_valid = isinstance(code, int) and code in CODES
+    _check("code", code, is_valid, "an int, 1000 to 1099")
     _check("message", message, isinstance(message, str), "a string")
     return {"state": state, "code": code, "message": message}
 
@@ -265,7 +265,7 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
             self.tell(_printable(line))
 
     def send(self, event):
-        self.subject = f"{event['state']} {event['code']:d}: "
+        self.subject = f"{event['state']} {int(event['code'])}: "
         self.post(json.dumps(event), self.user_state_url())
 
     def user_state_url(self):
@@ -682,7 +682,7 @@ class step:
             _is_closed(self._side, seconds)
 
     def _say(self, state, line):
-        self._delivery.say(f"{state} {self._code:d}: {line}")
+        self._delivery.say(f"{state} {int(self._code)}: {line}")
 
     def _end(self, state, what):
         delivery = self._delivery

@@ -48,8 +48,8 @@ def test_nothing_invalid_is_sent(state, code, message):
 
 
 CODES = """
-import enum, sys, userstate
-class Codes(enum.IntEnum):
+import _thread, enum, sys, userstate
+class Codes(BASE):
     UNPACK = 1010
     ODD = 5
 url, refusing = sys.argv[1:]
@@ -64,14 +64,22 @@ try:
     userstate.build_event("running", Codes.ODD, "x")
 except userstate.EventError:
     print("refused")
+def start(*args):
+    raise RuntimeError("no thread")
+_thread.start_new_thread = start
+with userstate.step(Codes.UNPACK, "x", url=url, say=print):
+    pass
 """
 
 
-def test_a_code_may_be_of_an_enumeration(edge_python):
+@pytest.mark.parametrize("base", ["enum.IntEnum", "int, enum.Enum"])
+def test_a_code_may_be_of_an_enumeration(base, edge_python):
     with Peer(ACCEPTED) as peer, Peer(answer(403)) as refusing:
-        done = run_code(CODES, peer.url, refusing.url, python=edge_python)
-        assert done == (0, "refused\n", "")
-        assert len(peer.bodies) == 3
+        done = run_code(CODES.replace("BASE", base), peer.url, refusing.url,
+                        python=edge_python)
+        line = "running 1010: no thread: the report that it runs is left out"
+        assert done == (0, f"refused\n{line}\n", "")
+        assert len(peer.bodies) == 4
         for body in [*peer.bodies, *refusing.bodies]:
             assert b', "code": 1010, "' in body
 
@@ -89,7 +97,8 @@ def test_an_event_that_is_not_json_is_an_event_error(name):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "", None, 5, "http://"])
-def test_an_address_that_is_not_http_is_an_event_error_of_post_event(url):
+def test_an_address_that_is_not_http_is_an_event_error_of_post_event(url, monkeypatch):
+    monkeypatch.setenv("USERSTATE_URL", DEAD)  # which stands in for none
     with pytest.raises(userstate.EventError, match="^url .*: must be http"):
         userstate.post_event({}, url)
 

@@ -132,3 +132,9 @@ def test_of_sys_path_only_the_folder_that_it_runs_in_is_dropped(
                env=dict(receiver.env, PYTHONPATH=str(first), PYTHONSAFEPATH=safe_path))
     assert done == (0, "more: [], less: []", "")
     assert receiver.shown() == [("user.1000", "running", "x")]
+
+
+def test_of_an_isolated_python_no_place_is_dropped(python):
+    """It never had the folder that it runs in."""
+    done = run("--version", python=python, flags=["-I"], before=COMPARE_PATHS)
+    assert done == (0, "userstate 2.1\nmore: [], less: []", "")
