@@ -2,6 +2,7 @@
 
 Certificates that are trusted or not are in test_tls.py.
 """
+import re
 import ssl
 from contextlib import suppress
 
@@ -56,9 +57,11 @@ def test_what_each_openssl_says_of_http_is_told_in_the_same_way(reason, said, mo
     ids=["failure", "closed"])
 def test_a_service_that_speaks_tls_and_fails_is_not_taken_for_http(answered, told, said):
     with Peer(ACCEPTED, wrap=handshake_of(answered)) as peer:
-        with pytest.raises(userstate.DeadlineError, match=told) as caught:
+        with pytest.raises(userstate.DeadlineError) as caught:
             userstate.post_event({}, peer.url, **said.options)
-    assert "is it http" not in str(caught.value)
+    assert re.search(told, said.lines[0])  # a try near the deadline may time out
+    for line in [*said.lines, str(caught.value)]:
+        assert "is it http" not in line
 
 
 def test_faults_of_the_transport_are_tried_again(authority, said, monkeypatch):
