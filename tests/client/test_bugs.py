@@ -57,16 +57,17 @@ def test_the_line_of_one_in_a_request_names_event_and_address():
 
 
 def test_in_python_it_is_the_cause_of_an_error(said, monkeypatch):
-    bug = TypeError("boom")
+    bug = TypeError("\x1b[31mboom")
 
     def fail(*args, **options):
         raise bug
     monkeypatch.setattr(userstate, "_connect", fail)
-    with pytest.raises(userstate.RefusedError, match="bug: TypeError: boom") as caught:
+    with pytest.raises(userstate.RefusedError, match=r"bug: TypeError: \[31mboom") as caught:
         userstate.post_event({}, DEAD, verbose=True, **said.options)
     assert caught.value.__cause__.__cause__ is bug
     assert said.lines[0] == "Traceback (most recent call last):"
-    assert "TypeError: boom" in said.lines
+    assert "TypeError: [31mboom" in said.lines
+    assert all(line.isprintable() for line in said.lines)
 
 
 @pytest.mark.parametrize("options", [{}, {"verbose": True}], ids=str)
