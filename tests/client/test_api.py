@@ -98,9 +98,11 @@ def test_an_event_that_is_not_json_is_an_event_error(name):
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "", None, 5, "http://"])
 def test_an_address_that_is_not_http_is_an_event_error_of_post_event(url, monkeypatch):
-    monkeypatch.setenv("USERSTATE_URL", DEAD)  # which stands in for none
-    with pytest.raises(userstate.EventError, match="^url .*: must be http"):
-        userstate.post_event({}, url)
+    with Peer(ACCEPTED) as peer:
+        monkeypatch.setenv("USERSTATE_URL", peer.url)  # which stands in for none
+        with pytest.raises(userstate.EventError, match="^url .*: must be http"):
+            userstate.post_event({}, url)
+        assert peer.requests == []
 
 
 def test_fetch_metadata_returns_the_whole_document():

@@ -148,11 +148,12 @@ def test_words_of_any_length_take_no_time(edge_python):
 import sys, userstate
 print(userstate.main(["--url", sys.argv[1], "run", "1010", "m", "true" * 40000]))
 print(userstate.main(["--" + "x" * 100000, "running", "1000", "m"]))
+print(userstate.main(["--url", "x" * 100000, "running", "1000", "m"]))
 """
     with Peer(ACCEPTED) as peer:
         done = run_code(code, peer.url, python=edge_python, seconds=3)
         event, = peer.events
-    assert done.out == "126\n2\n"
+    assert done.out == "126\n2\n2\n"
     assert len(done.err) < 1000
     assert len(event["message"]) < 400
 

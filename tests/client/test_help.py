@@ -30,6 +30,7 @@ def test_help_is_this():
 @pytest.mark.parametrize("words, first", [
     (["-h"], "usage: userstate "), (["--help"], "usage: userstate "),
     (["-n", "--help", "nonsense"], "usage: userstate "),
+    (["run", "-h"], "usage: userstate "), (["--version", "--help"], "usage: userstate "),
     (["--version"], f"userstate {userstate.__version__}\n")], ids=str)
 @pytest.mark.parametrize("how, flags", [("file", ["-OO"]), ("pipe", []), ("-c", ["-I"])])
 def test_help_and_version(words, first, how, flags, edge_python):
