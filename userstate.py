@@ -449,8 +449,7 @@ def _resolve(host, port, end_at):  # in a thread, as getaddrinfo() can hang
 
     def ask(side=None):
         try:  # a name as bytes needs no idna codec, which thin Pythons lack
-            kind = socket.SOCK_STREAM
-            found[:] = socket.getaddrinfo(host.encode(), port, type=kind)
+            found[:] = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
         except Exception as error:
             found[:] = [error]
     try:
@@ -687,10 +686,10 @@ class step:
     def _end(self, state, what):
         delivery = self._delivery
         if self._thread is not None:
-            with self._thread:
+            with self._thread:  # waited for by seconds, as all may be frozen meanwhile
                 self._thread.shutdown(socket.SHUT_WR)
                 delivery.renew(min(GRACE, delivery.seconds_left()), GRACE, self._pause)
-                _is_closed(self._thread, GRACE + 1)
+                any(_is_closed(self._thread, 1) for _ in range(GRACE + 1))
         delivery.renew()
         self._report(state, f": {what}")
 
@@ -766,30 +765,31 @@ def _start_command(command, writer, prepare):  # as it would start without us
 
 
 def _open_log(path, files, is_kept):  # to write to it, and to read what is new in it
-    is_new = not os.path.lexists(path)
+    is_new = not os.path.exists(path)
     # As a shell's >>: never the terminal of our session, never a reader of a pipe,
     # which would keep it from breaking. A FIFO that nobody reads is not waited for.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK
     writer = files.enter_context(io.FileIO(os.open(path, flags, 0o600), "w"))
     os.set_blocking(writer.fileno(), True)
     if is_new and not is_kept:
-        os.unlink(path)
+        os.unlink(os.path.realpath(path))
     reader = None
     with suppress(OSError):
         if os.path.isfile(path):
             reader = files.enter_context(io.FileIO(path))
             reader.seek(0, os.SEEK_END)
+    with suppress(OSError):
         if os.path.sameopenfile(writer.fileno(), 2):  # not to overwrite it with lines
             os.dup2(writer.fileno(), 2)
     return writer, reader
 
 
-def _last_line(log):  # of what was written since it was opened
+def _last_line(log):  # of what was written since it was opened, by no report
     size = os.fstat(log.fileno()).st_size
     begin = log.tell() if size >= log.tell() else 0  # it was cut meanwhile
     log.seek(max(begin, size - LOG_MOST))
     text = log.read(LOG_MOST).decode("utf-8", "replace")
-    text = re.sub("\x1b\\[[0-?]*[ -/]*[@-~]", "", text)
+    text = re.sub(NAME + "[a-z]+ 10[0-9]+: .*\n|\x1b\\[[0-?]*[ -/]*[@-~]", "", text)
     for line in reversed(re.split("[\r\n]", text)):
         line = "".join(c if c.isprintable() else " " for c in line).strip()
         if line and not line.startswith(NAME):  # which is of a report

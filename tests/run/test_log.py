@@ -14,6 +14,7 @@ import userstate
 from support.files import SCRIPT
 from support.peers import ACCEPTED, DEAD, WELL, Peer, answer, reported
 from support.processes import ended, fresh, run, run_command, start
+from support.receivers import read_to_end
 from support.tools import needs
 from support.waiting import at_most, wait_for
 
@@ -37,6 +38,15 @@ def test_a_log_holds_both_streams_behind_what_was_there(tmp_path, edge_python):
     assert log.stat().st_mode & 0o7777 == 0o600
 
 
+def test_the_mode_of_an_old_log_stays(tmp_path):
+    log = tmp_path / "log"
+    log.touch()
+    log.chmod(0o640)
+    with Peer(ACCEPTED) as peer:
+        assert run("run", f"--log={log}", "1010", "m", "true", url=peer.url).status == 0
+    assert log.stat().st_mode & 0o7777 == 0o640
+
+
 LAST_LINES = {  # what the command writes, by printf's escapes; what the message ends with
     "one line": (r"E: Unable to locate package nginx\n",
                  ": E: Unable to locate package nginx"),
@@ -49,8 +59,10 @@ LAST_LINES = {  # what the command writes, by printf's escapes; what the message
     "not ASCII": (r"\303\274ber\n", ": \xfcber"),
     "nothing": ("", ""),
     "spaces": (r"\n \n", ""),
+    "what a report of the command says": (r"why\nuserstate: interrupted\n", ": why"),
     "only a colour": (r"\033[31m\n", ""),
     "a NUL": (r"a\n\000\n", ": a"),
+    "only NULs": (r"\000\000\000", ""),
     "text from right to left": (r"\342\200\256evil\n", ": evil"),
     "a long line": ("x" * 500 + r"\n", ": " + "x" * 200),
     "a line longer than what is read": ("y" * 100000, ": " + "y" * 200),
@@ -67,6 +79,16 @@ def test_a_failure_tells_the_last_line_that_is_not_empty(text, told, tmp_path):
         assert reported(peer) == [WELL[0], ("failed", f"m: exit status 100 after 0 s{told}")]
         assert peer.events[1]["message"].isprintable()
     assert log.read_bytes().startswith(b"before\n")
+
+
+@pytest.mark.parametrize("text, told", [("z", ": " + "z" * 200), (r"\0", "")],
+                         ids=["a line", "NULs"])
+def test_a_mib_without_an_end_of_line_holds_nothing_up(text, told, tmp_path):
+    with Peer(ACCEPTED) as peer, at_most(5):
+        assert run("run", "--log", str(tmp_path / "log"), "1010", "m", "sh", "-c",
+                   'head -c 1048576 /dev/zero | tr "\\0" "$0"; exit 3', text,
+                   url=peer.url) == (3, "", "")
+        assert reported(peer)[1] == ("failed", f"m: exit status 3 after 0 s{told}")
 
 
 def test_an_old_line_of_the_log_is_no_reason(tmp_path):
@@ -134,26 +156,80 @@ def test_without_its_log_the_command_runs_with_the_output_that_it_would_have_had
     assert os.listdir(str(odd_files)) == before
 
 
+@pytest.mark.parametrize("before, status, more, events", [
+    (["-n"], 0, "", []),
+    ([], 3, "err\n", [WELL[0], ("failed", "m: exit status 3 after 0 s")])],
+    ids=["dry run", "run"])
+def test_a_socket_that_is_stderr_is_a_line_there(before, status, more, events, edge_python):
+    """As in a unit of systemd, whose stderr is one of the journal."""
+    why = "No such device or address"
+    line = f"userstate: running 1010: log '/dev/stderr': {why}; it is not written\n"
+    ours, journal = socket.socketpair()
+    with Peer(ACCEPTED) as peer, ours:
+        with journal:
+            done = run(*before, "run", "--log", "/dev/stderr", "1010", "m", "sh", "-c",
+                       "echo err >&2; exit 3", url=peer.url, python=edge_python,
+                       stderr=journal)
+        assert done.status == status
+        assert read_to_end(ours) == (line + more).encode()
+        assert reported(peer) == events
+
+
 def test_a_nul_in_the_name_of_a_log_is_a_line(capfd):
+    line = "userstate: running 1010: log .*null byte; it is not written\n"
     with Peer(ACCEPTED) as peer:
         words = ["--url", peer.url, "run", "--log", "a\0b", "1010", "m", "echo", "out"]
+        assert userstate.main(["-n", *words]) == 0
+        assert peer.requests == []
+        assert re.fullmatch(line, capfd.readouterr().err)
         assert userstate.main(words) == 0
         assert reported(peer) == WELL
     out, err = capfd.readouterr()
     assert out == "out\n"
-    assert re.fullmatch("userstate: running 1010: log .*null byte; it is not written\n", err)
+    assert re.fullmatch(line, err)
+
+
+def run_without_privileges(python, url, *words, **options):
+    """Run the command line as one for whom the mode of a file counts, which root is not."""
+    drop = []
+    if os.getuid() == 0:
+        needs("setpriv")
+        drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    return run_command(*drop, python, "-B", SCRIPT, "--url", url, *words, **options)
+
+
+def test_a_log_that_may_not_be_written_is_a_line(tmp_path, edge_python):
+    log = tmp_path / "log"
+    log.write_text("kept\n")
+    log.chmod(0o400)
+    words = ["run", "--log", str(log), "1010", "m", "sh", "-c", "echo out; exit 3"]
+    why = "Permission denied; it is not written"
+    line = f"userstate: running 1010: log {str(log)!r}: {why}\n"
+    with Peer(ACCEPTED) as peer:
+        dry = run_without_privileges(edge_python, peer.url, "-n", *words)
+        assert (dry.status, dry.err) == (0, line)
+        assert peer.requests == []
+        assert run_without_privileges(edge_python, peer.url, *words) == (3, "out\n", line)
+        assert reported(peer) == [WELL[0], ("failed", "m: exit status 3 after 0 s")]
+    assert log.read_text() == "kept\n"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
 def test_a_read_only_file_system_is_a_line(tmp_path):
     needs("unshare", "mount")
     with Peer(ACCEPTED) as peer:
-        done = run_command(
-            "unshare", "--mount", "sh", "-ec", 'mount -t tmpfs -o ro none "$0"; exec "$@"',
-            str(tmp_path), sys.executable, "-B", SCRIPT, "--url", peer.url, "run", "--log",
-            str(tmp_path / "log"), "1010", "m", "echo", "out")
+        def run_there(*before):
+            return run_command(
+                "unshare", "--mount", "sh", "-ec", 'mount -t tmpfs -o ro none "$0"; exec "$@"',
+                str(tmp_path), sys.executable, "-B", SCRIPT, "--url", peer.url, *before, "run",
+                "--log", str(tmp_path / "log"), "1010", "m", "echo", "out")
+        dry = run_there("-n")
+        assert dry.status == 0
+        assert peer.requests == []
+        done = run_there()
         assert (done.status, done.out) == (0, "out\n")
         assert "Read-only file system; it is not written\n" in done.err
+        assert dry.err == done.err
         assert reported(peer) == WELL
 
 
@@ -164,6 +240,16 @@ def test_a_dry_run_makes_no_log_and_leaves_one_as_it_is(tmp_path):
     (tmp_path / "log").write_text("kept\n")
     assert run(*words, url=DEAD).status == 0
     assert (tmp_path / "log").read_text() == "kept\n"
+
+
+def test_a_dry_run_makes_no_log_behind_a_link_and_leaves_the_link(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("log")
+    assert run("-n", "run", "--log", str(link), "1010", "m", "true", url=DEAD).status == 0
+    assert os.listdir(str(tmp_path)) == ["link"]
+    with Peer(ACCEPTED) as peer:
+        run("run", "--log", str(link), "1010", "m", "echo", "out", url=peer.url)
+    assert (tmp_path / "log").read_text() == "out\n"
 
 
 # Prints until its output breaks; 9: by SIGPIPE it would end without a word.
@@ -215,6 +301,19 @@ def test_a_log_that_is_a_terminal_does_not_become_that_of_the_command(edge_pytho
         assert reported(peer) == [WELL[0], ("failed", "m: exit status 4 after 0 s")]
 
 
+def test_a_log_is_opened_as_no_controlling_terminal(tmp_path, monkeypatch):
+    """A kernel of before 2016 makes one also of what is opened to be written alone."""
+    opened, open_file = [], os.open
+
+    def note(path, flags, *mode):
+        opened.append(flags & (os.O_ACCMODE | os.O_NOCTTY))
+        return open_file(path, flags, *mode)
+    monkeypatch.setattr(os, "open", note)
+    words = ["-n", "run", "--log", str(tmp_path / "log"), "1010", "m", "true"]
+    assert userstate.main(["--url", DEAD, *words]) == 0
+    assert opened == [os.O_WRONLY | os.O_NOCTTY]
+
+
 def test_a_log_that_is_no_file_and_takes_all_does_no_harm():
     with Peer(ACCEPTED) as peer:
         assert run("run", "--log", "/dev/null", "1010", "m", "sh", "-c", "echo x; exit 3",
@@ -226,13 +325,14 @@ OLD = "an old line\n" * 400
 # What the command does to its log; what it holds then.
 MEANWHILE = {
     "cut": ": > LOG; echo why", "cut to something": "truncate -s 48 LOG; echo why",
+    "cut and then longer than before": ": > LOG; seq 5000; echo why",
     "removed": "rm LOG; echo why", "renamed": "mv LOG LOG.1; echo why",
     "replaced": "mv LOG LOG.1; echo another > LOG; echo why"}
 
 
 @pytest.mark.parametrize("command", MEANWHILE.values(), ids=MEANWHILE.keys())
 def test_the_reason_is_found_though_the_log_is(command, tmp_path, edge_python):
-    needs("truncate")
+    needs("truncate", "seq")
     log = tmp_path / "log"
     log.write_text(OLD)
     command = command.replace("LOG", str(log))
@@ -244,18 +344,37 @@ def test_the_reason_is_found_though_the_log_is(command, tmp_path, edge_python):
 
 def test_a_log_of_gigabytes_takes_neither_time_nor_memory(tmp_path):
     log = tmp_path / "log"
+
+    def with_little_memory():
+        fresh()
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, most))
     with open(str(log), "wb") as file:
         file.truncate(10 << 30)  # with a hole in it
     with Peer(ACCEPTED) as peer, at_most(5):
         assert run("run", "--log", str(log), "1010", "m", "sh", "-c", "echo why; exit 5",
-                   url=peer.url) == (5, "", "")
+                   url=peer.url, first=with_little_memory) == (5, "", "")
         assert reported(peer)[1] == ("failed", "m: exit status 5 after 0 s: why")
 
 
-def test_lines_of_ours_overwrite_nothing_of_a_log_that_is_stderr_too(tmp_path, edge_python):
+def test_lines_of_ours_go_to_stderr_and_not_into_the_log(tmp_path, edge_python):
     log = tmp_path / "log"
+    with Peer(answer(403)) as peer:
+        done = run("run", "--log", str(log), "1010", "m", "sh", "-c", "echo why; exit 5",
+                   url=peer.url, python=edge_python)
+    assert (done.status, done.out) == (5, "")
+    refused = re.findall("userstate: (.*?): .*refused", done.err)
+    assert refused == ["running 1010", "failed 1010"]
+    assert log.read_text() == "why\n"
+
+
+@pytest.mark.parametrize("name", ["FOLDER/log", "/dev/stderr"])
+def test_lines_of_ours_overwrite_nothing_of_a_log_that_is_stderr_too(name, tmp_path,
+                                                                     edge_python):
+    log = tmp_path / "log"
+    name = name.replace("FOLDER", str(tmp_path))
     with Peer(answer(403)) as peer, open(str(log), "wb") as stderr:
-        done = run("run", "--log", str(log), "1010", "m", "sh", "-c",
+        done = run("run", "--log", name, "1010", "m", "sh", "-c",
                    "echo the first line; echo why; exit 5", url=peer.url, stderr=stderr,
                    python=edge_python)
         assert done.status == 5
@@ -263,6 +382,38 @@ def test_lines_of_ours_overwrite_nothing_of_a_log_that_is_stderr_too(tmp_path, e
     lines = log.read_text().splitlines()
     own = [line for line in lines if line.startswith("userstate: ")]
     assert len(own) == 2
+    assert [line for line in lines if line not in own] == ["the first line", "why"]
+
+
+def test_a_line_of_ours_within_one_of_the_command_is_no_reason(tmp_path, edge_python):
+    """Its stderr is the log, too; it has no end of line yet when the first report fails."""
+    log = tmp_path / "log"
+    command = 'printf "the "; until grep -q refused "$0"; do sleep 0.01; done; END; exit 5'
+    for end, reason in [("echo reason", "the reason"), (":", "the")]:
+        with Peer(answer(403), ACCEPTED) as peer, open(str(log), "wb") as stderr:
+            done = run("run", "--log", str(log), "1010", "m", "sh", "-c",
+                       command.replace("END", end), str(log), url=peer.url, stderr=stderr,
+                       python=edge_python)
+            assert done.status == 5
+            assert reported(peer)[1] == ("failed", f"m: exit status 5 after 0 s: {reason}")
+        assert log.read_text().startswith("the userstate: running 1010: ")
+
+
+def test_a_log_that_may_not_be_read_tells_no_reason_and_is_written(tmp_path, edge_python):
+    """Nor is a line of ours written over it, if it is stderr, too."""
+    log = tmp_path / "log"
+    log.touch()
+    log.chmod(0o200)
+    with Peer(answer(403), ACCEPTED) as peer, open(str(log), "wb") as stderr:
+        done = run_without_privileges(
+            edge_python, peer.url, "run", "--log", str(log), "1010", "m", "sh", "-c",
+            "echo the first line; echo why; exit 5", stderr=stderr)
+        assert done.status == 5
+        assert reported(peer)[1] == ("failed", "m: exit status 5 after 0 s")
+    log.chmod(0o600)
+    lines = log.read_text().splitlines()
+    own = [line for line in lines if line.startswith("userstate: ")]
+    assert len(own) == 1
     assert [line for line in lines if line not in own] == ["the first line", "why"]
 
 
@@ -282,21 +433,31 @@ def test_two_steps_may_have_one_log(tmp_path):
 
 
 FLAGS = """
-import fcntl, os, sys
-flags = fcntl.fcntl(1, fcntl.F_GETFL)
-kinds = {"access": flags & os.O_ACCMODE, "append": bool(flags & os.O_APPEND),
-         "non-blocking": bool(flags & os.O_NONBLOCK)}
-print(sorted(kinds.items()), sorted(map(int, os.listdir("/proc/self/fd")))[:-1])
+import fcntl, os
+for number in sorted(map(int, os.listdir("/proc/self/fd"))):
+    try:
+        flags = fcntl.fcntl(number, fcntl.F_GETFL)
+    except OSError:  # of the listing
+        continue
+    print(number, "access", flags & os.O_ACCMODE, "append", bool(flags & os.O_APPEND),
+          "non-blocking", bool(flags & os.O_NONBLOCK), flush=True)
 """
 
 
-def test_the_command_has_its_log_as_a_shell_would_have_opened_it(tmp_path, edge_python):
+@pytest.mark.parametrize("closed", ["", "0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_the_command_has_its_log_as_a_shell_would_have_opened_it(closed, tmp_path,
+                                                                 edge_python):
+    """And no descriptor more, whichever were closed before."""
     ours, shells = tmp_path / "ours", tmp_path / "shells"
-    command = [sys.executable, "-I", "-c", FLAGS]
+    command = [sys.executable, "-I", "-S", "-c", FLAGS]
     with Peer(ACCEPTED) as peer:
-        run("run", "--log", str(ours), "1010", "m", *command, url=peer.url, python=edge_python)
-    run_command("sh", "-c", 'exec >> "$0" 2>&1; exec "$@"', str(shells), *command)
-    assert ours.read_text() == shells.read_text() != ""
+        run_command("sh", "-c", f'exec {closed}\nexec "$@"', "sh", edge_python, "-B", SCRIPT,
+                    "--url", peer.url, "run", "--log", str(ours), "1010", "m", *command)
+        assert reported(peer) == WELL
+    run_command("sh", "-c", f'exec {closed}\nexec >> "$0" 2>&1; exec "$@"', str(shells),
+                *command)
+    assert ours.read_text() == shells.read_text()
+    assert "1 access 1 append True non-blocking False\n" in ours.read_text()
 
 
 NO_FSTAT = """

@@ -1,14 +1,17 @@
 """The reports of run: their order, their time, heartbeats, and a service that fails."""
 import concurrent.futures
 import re
+import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
 
+from support.files import TOP
 from support.peers import ACCEPTED, DEAD, WELL, Peer, answer, document, part, reported
-from support.processes import ended, run, run_code, start
+from support.processes import ended, run, run_code, start, start_command
 from support.waiting import PATIENCE, at_most, wait_for
 
 HANGING = part(b"")
@@ -54,6 +57,40 @@ def test_a_service_that_comes_back_gets_both_in_order():
         assert reported(peer) == WELL
 
 
+FROZEN = """
+import sys, time, userstate
+userstate.GRACE = 2
+sleep = time.sleep
+def wake_last(seconds):
+    sleep(seconds)
+    sleep(0.3)
+time.sleep = wake_last
+with userstate.step(1010, "m", url=sys.argv[1], say=lambda line: print(line, flush=True)):
+    print("the block", flush=True)
+"""
+
+
+def test_a_machine_that_is_frozen_at_the_end_keeps_the_order_of_the_reports(edge_python):
+    """The first one is in a pause, and is thawed after the last one's time has come."""
+    block_is_over, frozen = threading.Event(), threading.Event()
+
+    def refuse_later(connection, peer):
+        peer.read(connection)
+        block_is_over.wait(PATIENCE)
+        connection.sendall(answer(503, b"", "Retry-After: 1"))
+    with Peer(refuse_later, ACCEPTED) as peer:
+        process = start_command(edge_python, "-B", "-c", FROZEN, peer.url, cwd=TOP,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout.readline() == b"the block\n"
+        block_is_over.set()
+        assert b"trying again" in process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        frozen.wait(3.5)  # more than it has, in which nothing can be waited for
+        process.send_signal(signal.SIGCONT)
+        assert ended(process) == (0, "", "")
+        assert reported(peer) == [WELL[0], *WELL]
+
+
 def test_a_first_report_pauses_between_its_tries_while_the_command_runs():
     with Peer(answer(503)) as peer:
         done = run("--deadline=1", "run", "1010", "m", "sleep", "0.9", url=peer.url)
@@ -70,6 +107,15 @@ def test_the_address_is_asked_for_and_the_last_event_has_its_own_deadline():
     assert re.findall("userstate: (.*): http.*; trying again", done.err) == [
         "running 1010", "succeeded 1010"]
     assert done.err.count("gave up") == 2
+
+
+def test_the_end_gives_the_first_report_no_more_time_than_its_deadline():
+    with Peer(answer(503)) as peer:
+        done = run("--deadline=2", "run", "1010", "m", "sleep", "1.5", url=peer.url)
+    assert done.status == 0
+    first, last = re.findall("gave up at try [0-9]+ after ([0-9.]+) s", done.err)
+    assert float(first) < 2.9  # not 1.5 and 2
+    assert float(last) < 2.9
 
 
 def test_heartbeats_tell_how_long_and_stop_at_the_end():
@@ -90,14 +136,18 @@ def test_heartbeats_tell_how_long_and_stop_at_the_end():
 def test_a_heartbeat_that_cannot_get_out_is_skipped():
     """It has the time until the next one is due: this service wants to be left alone longer."""
     with Peer(ACCEPTED, answer(503, b"", "Retry-After: 9"), ACCEPTED) as peer:
-        done = run("run", "--every=0.5", "1010", "m", "sleep", "1.8", url=peer.url)
-        assert done.status == 0
-        beat = ("running", "m: running for 0 s")
-        first, refused, *beats, last = reported(peer)
+        begun = time.monotonic()
+        with start("run", "--every=0.5", "1010", "m", "cat", url=peer.url,
+                   stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            with at_most(7):  # the pause that was asked for is 9 s
+                wait_for(lambda: len(peer.events) >= 4)
+            process.stdin.close()
+            assert process.wait(20) == 0
+            most = (time.monotonic() - begun) / 0.5
+        first, *beats, last = reported(peer)
         assert [first, last] == WELL
-        assert refused == beat
-        assert set(beats) == {beat}
-        assert len(beats) <= 3
+        assert set(beats) == {("running", "m: running for 0 s")}
+        assert 3 <= len(beats) <= most
 
 
 def test_repeats_that_cannot_get_out_are_told_once():
