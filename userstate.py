@@ -144,11 +144,11 @@ def send_user_state_event(state, code, message, *, metadata_url=None, url=None,
     """Put an event on the timeline of this machine.
 
     state: one of STATES; code: an int of CODES; message: a str, sent as it is. url: a
-    str, where to post it, by default USERSTATE_URL or what the metadata says.
-    metadata_url: a str, where to ask for that, several parted by spaces, by default
-    USERSTATE_METADATA_URL or METADATA_URL. timeout, deadline: seconds (int, float) of
-    a try and of the call, by default USERSTATE_TIMEOUT or 10, USERSTATE_DEADLINE or
-    150. dry_run: a bool, only print the JSON; verbose: a bool, tell of each try. say: a
+    str, where to post, by default USERSTATE_URL or what the metadata says.
+    metadata_url: a str, where to ask, or several parted by spaces, by default
+    USERSTATE_METADATA_URL or METADATA_URL. timeout, deadline: seconds (int, float) of a
+    try and of the call, by default USERSTATE_TIMEOUT or 10, USERSTATE_DEADLINE or 150.
+    dry_run: a bool, only print the JSON; verbose: a bool, tell of each try. say: a
     function of a line, by default a warning of the logger "userstate". clock, sleep: as
     in time. Raises EventError if something is invalid, and nothing was sent;
     RefusedError if trying again will not help; DeadlineError at the deadline.
@@ -170,8 +170,7 @@ def build_event(state, code, message):
     """
     _check("state", state, state in STATES, "running, succeeded or failed, in small "
            "letters (on the command line also an exit status, 0 to 255)")
-    is_valid = isinstance(code, int) and code in CODES
-    _check("code", code, is_valid, "an int, 1000 to 1099")
+    _check("code", code, isinstance(code, int) and code in CODES, "an int 1000 to 1099")
     _check("message", message, isinstance(message, str), "a string")
     return {"state": state, "code": code, "message": message}
 
@@ -265,7 +264,7 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
             self.tell(_printable(line))
 
     def send(self, event):
-        self.subject = f"{event['state']} {int(event['code'])}: "
+        self.subject = f"{event['state'][:]} {int(event['code'])}: "  # [:] of an Enum
         self.post(json.dumps(event), self.user_state_url())
 
     def user_state_url(self):
@@ -341,7 +340,8 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
                 _tell_traceback(self.tell)
             if url in METADATA_URL.split():
                 fault.hint += f" ({SWITCHED_OFF})"
-                if fault.retry == RETRY_UNTIL_DEADLINE:  # nothing was configured
+                is_configured = self.metadata_urls != METADATA_URL.split()
+                if fault.retry == RETRY_UNTIL_DEADLINE and not is_configured:
                     fault.retry = RETRY_FEW
         if self.verbose:
             result, taken = fault or "accepted", self.clock() - begun_at
@@ -392,7 +392,7 @@ def _tell_traceback(tell):
 
 
 def _log(line):
-    with suppress(OSError):  # no descriptor left to import it
+    with suppress(OSError, ImportError):  # no descriptor left, or Python is ending
         import logging
         logging.getLogger("userstate").warning("%s", line)
 
@@ -614,11 +614,10 @@ def _reason(document):
 class step:
     """Report around a block (with step(...):) or a plain function (@step(...)).
 
-    code: an int of CODES; message: a str; every: seconds (int, float) between repeats
-    of running, by default none; other options as for an event. It is running, then
-    succeeded (also after sys.exit(0)), or failed with the type of the exception, which
-    goes on; a report that fails is a line. Raises EventError before the block if
-    something is invalid; RuntimeError if it is in use already.
+    every: seconds (int, float) between repeats of running, by default none; all else
+    is as for an event. It is running, then succeeded (also after sys.exit(0)), or
+    failed with the type of the exception, which goes on; a report that fails is a line.
+    Raises EventError before the block, and RuntimeError if it is in use already.
     """
     def __init__(self, code, message, every=None, *, metadata_url=None, url=None,
                  timeout=None, deadline=None, dry_run=False, verbose=False, say=None,
@@ -664,7 +663,7 @@ class step:
         return reported
 
     def _report_early(self, side):  # until the other side is closed
-        self._side = side
+        self._side, self._is_hurried = side, False
         self._report("running")
         while self._every is not None:
             taken = self._delivery.clock() - self._begun_at
@@ -675,10 +674,10 @@ class step:
                 self._report("running", f": running for {self._taken()}", "a repeat")
 
     def _pause(self, seconds):  # between early tries; the end cuts one of them short
-        if _is_closed(self._side, 0):
+        if self._is_hurried:
             time.sleep(seconds)
         else:
-            _is_closed(self._side, seconds)
+            self._is_hurried = _is_closed(self._side, seconds)
 
     def _say(self, state, line):
         self._delivery.say(f"{state} {int(self._code)}: {line}")
@@ -769,26 +768,27 @@ def _open_log(path, files, is_kept):  # to write to it, and to read what is new 
     # As a shell's >>: never the terminal of our session, never a reader of a pipe,
     # which would keep it from breaking. A FIFO that nobody reads is not waited for.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK
-    writer = files.enter_context(io.FileIO(os.open(path, flags, 0o600), "w"))
-    os.set_blocking(writer.fileno(), True)
+    writer = os.open(path, flags, 0o600)
+    files.callback(os.closerange, writer, writer + 1)  # no error, as of a full disk
+    os.set_blocking(writer, True)
     if is_new and not is_kept:
         os.unlink(os.path.realpath(path))
     reader = None
     with suppress(OSError):
         if os.path.isfile(path):
-            reader = files.enter_context(io.FileIO(path))
-            reader.seek(0, os.SEEK_END)
+            reader = os.open(path, os.O_RDONLY)
+            files.callback(os.closerange, reader, reader + 1)
+            os.lseek(reader, 0, os.SEEK_END)
     with suppress(OSError):
-        if os.path.sameopenfile(writer.fileno(), 2):  # not to overwrite it with lines
-            os.dup2(writer.fileno(), 2)
+        if os.path.sameopenfile(writer, 2):  # not to overwrite it with lines
+            os.dup2(writer, 2)
     return writer, reader
 
 
 def _last_line(log):  # of what was written since it was opened, by no report
-    size = os.fstat(log.fileno()).st_size
-    begin = log.tell() if size >= log.tell() else 0  # it was cut meanwhile
-    log.seek(max(begin, size - LOG_MOST))
-    text = log.read(LOG_MOST).decode("utf-8", "replace")
+    size, begin = os.fstat(log).st_size, os.lseek(log, 0, os.SEEK_CUR)
+    begin = max(begin if begin <= size else 0, size - LOG_MOST)  # 0: it was cut
+    text = os.pread(log, LOG_MOST, begin).decode("utf-8", "replace")
     text = re.sub(NAME + "[a-z]+ 10[0-9]+: .*\n|\x1b\\[[0-?]*[ -/]*[@-~]", "", text)
     for line in reversed(re.split("[\r\n]", text)):
         line = "".join(c if c.isprintable() else " " for c in line).strip()
@@ -844,7 +844,7 @@ class _Signals:  # those that would end us, blocked and passed on while a comman
         if number != self.latest or now - self.latest_at > SAME_SIGNAL:
             self.latest, self.latest_at = number, now
             self.counted += 1
-            if self.counted > 1:
+            if self.counted == 2:
                 raise KeyboardInterrupt
 
     def __exit__(self, *error):
@@ -937,7 +937,7 @@ def _operands(operands, from_process):
     if is_run and operands[3:] in ([], ["--"]):
         raise EventError("run: must be followed by CODE MESSAGE COMMAND; see --help")
     if not is_run and len(operands) != 3:
-        raise EventError(f"{len(operands)} operands: must be STATE CODE MESSAGE, the "
+        raise EventError(f"operands: {len(operands)}, must be STATE CODE MESSAGE, the "
                          "MESSAGE quoted and options before them; see --help")
     state, code, message, *command = operands
     if code in map(str, CODES):

@@ -84,6 +84,21 @@ def test_a_code_may_be_of_an_enumeration(base, edge_python):
             assert b', "code": 1010, "' in body
 
 
+STATE = """
+import enum, sys, userstate
+class S(str, enum.Enum):
+    R = "running"
+userstate.send_user_state_event(S.R, 1000, "x", url=sys.argv[1], verbose=True, say=print)
+"""
+
+
+def test_a_line_shows_the_value_of_a_state_that_is_of_an_enumeration(python):
+    with Peer(ACCEPTED) as peer:
+        done = run_code(STATE, peer.url, python=python)
+    assert done.out.startswith(f"running 1000: POST {peer.url}: accepted, ")
+    assert peer.events[0]["state"] == "running"
+
+
 CYCLE = []
 CYCLE.append(CYCLE)
 NOT_JSON = {"an object": object(), "a set": {"a": {1}}, "not a number": {"a": float("nan")},

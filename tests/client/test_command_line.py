@@ -35,12 +35,12 @@ INVALID_URLS = ["", "x", "null", "/events", "ftp://h/", "file:///etc/passwd", "d
 INVALID_SECONDS = ["", "0", "0.0", "-1", "1e3", "nan", "inf", "1 ", "x", "100000", "1s"]
 # Words, and what the line has to match.
 INVALID = {
-    "no operand": ([], "0 operands: must be STATE CODE MESSAGE"),
-    "one operand": (["running"], "1 operands: must be STATE CODE MESSAGE"),
-    "two operands": (["running", "1000"], "2 operands: must be STATE CODE MESSAGE"),
-    "message not quoted": (["running", "1000", "a", "b"], "4 operands: .* MESSAGE quoted"),
-    "many operands": (["running"] * 5000, "5000 operands: must be STATE CODE MESSAGE"),
-    "url and more": (["url", "x"], "2 operands: must be STATE CODE MESSAGE"),
+    "no operand": ([], "operands: 0, must be STATE CODE MESSAGE"),
+    "one operand": (["running"], "operands: 1, must be STATE CODE MESSAGE"),
+    "two operands": (["running", "1000"], "operands: 2, must be STATE CODE MESSAGE"),
+    "message not quoted": (["running", "1000", "a", "b"], "operands: 4, .* MESSAGE quoted"),
+    "many operands": (["running"] * 5000, "operands: 5000, must be STATE CODE MESSAGE"),
+    "url and more": (["url", "x"], "operands: 2, must be STATE CODE MESSAGE"),
     "unknown option": (["--nope", "running", "1000", "x"], "option --nope"),
     "unknown letter": (["-x", "running", "1000", "x"], "option -x"),
     "option without value": (["--url"], "option --url requires"),
@@ -86,7 +86,7 @@ def test_a_dry_run_does_not_ask_for_the_address(capsys):
 
 
 @pytest.mark.parametrize("words, line", [
-    (["running", "1000"], "2 operands: must be STATE CODE MESSAGE, the MESSAGE quoted and "
+    (["running", "1000"], "operands: 2, must be STATE CODE MESSAGE, the MESSAGE quoted and "
                           "options before them; see --help"),
     (["run", "1000", "x"], "run: must be followed by CODE MESSAGE COMMAND; see --help"),
     (["--timeot", "5"], "option --timeot not recognized; there are --metadata-url --url "
@@ -95,7 +95,7 @@ def test_a_dry_run_does_not_ask_for_the_address(capsys):
     (["walking", "1000", "x"],
      "state 'walking': must be running, succeeded or failed, in small letters (on the command "
      "line also an exit status, 0 to 255)"),
-    (["running", "100", "x"], "code '100': must be an int, 1000 to 1099"),
+    (["running", "100", "x"], "code '100': must be an int 1000 to 1099"),
 ], ids=str)
 def test_what_is_missing_is_said_in_full(words, line, capsys):
     assert userstate.main(words) == 2

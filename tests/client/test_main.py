@@ -54,7 +54,7 @@ OPERANDS = "must be STATE CODE MESSAGE, the MESSAGE quoted and options before th
 CALLS_IN_A_THREAD = {
     "event": (EVENT_WORDS, 0, "", 1),
     "dry run": (["-n", *EVENT_WORDS], 0, "", 0),
-    "invalid": (["bogus"], 2, f"userstate: 1 operands: {OPERANDS}\n", 0),
+    "invalid": (["bogus"], 2, f"userstate: operands: 1, {OPERANDS}\n", 0),
     "run": (["run", "1010", "m", "--", "sh", "-c", "exit 4"], 2,
             "userstate: run: must be in the main thread, which gets the signals\n", 0),
 }

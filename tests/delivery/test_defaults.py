@@ -5,7 +5,7 @@ import socket
 import pytest
 
 import userstate
-from support.peers import DEAD, DEAD_PORT, Peer, answer
+from support.peers import DEAD, DEAD_PORT, Peer, answer, document
 from support.processes import EVENT_WORDS, run
 
 DEFAULTS = ["https://metadata.packet.net/metadata",
@@ -74,10 +74,26 @@ def test_the_defaults_are_worth_three_more_tries_whatever_the_fault(find, said, 
                 in line)
 
 
-def test_a_default_that_is_given_is_a_default_all_the_same(said, monkeypatch):
+def test_the_defaults_that_are_given_are_defaults_all_the_same(said, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(userstate.RefusedError, match="switched off.*; refused at try 4 "):
-        userstate.fetch_metadata(metadata_url=DEFAULTS[0], **said.options)
+        userstate.fetch_metadata(metadata_url=" ".join(DEFAULTS), **said.options)
+
+
+def test_a_default_beside_an_address_that_was_given_does_not_end_its_tries(said, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(userstate.DeadlineError):
+        userstate.fetch_metadata(metadata_url=f"{DEAD} {DEFAULTS[0]}", **said.options)
+    assert sum(said.time.pauses) > 148
+
+
+def test_the_service_that_a_default_names_is_tried_until_the_deadline(said, monkeypatch):
+    """What a default is worth is not what the address is worth that it answers with."""
+    with Peer(document(user_state_url=DEAD)) as peer:
+        monkeypatch.setattr(userstate, "METADATA_URL", peer.url)
+        with pytest.raises(userstate.DeadlineError):
+            userstate.send_user_state_event("running", 1000, "x", **said.options)
+    assert sum(said.time.pauses) > 148
 
 
 def test_an_address_that_was_given_is_tried_until_the_deadline(said):

@@ -179,7 +179,7 @@ KNOWN = "there are --every --log --help"
     (["1010"], OPERANDS),
     (["1010", "m"], OPERANDS),
     (["1010", "m", "--"], OPERANDS),
-    (["999", "m", "touch", "RAN"], "code '999': must be an int, 1000 to 1099"),
+    (["999", "m", "touch", "RAN"], "code '999': must be an int 1000 to 1099"),
     (["--every", "x", "1010", "m", "touch", "RAN"], f"every 'x': {SECONDS}"),
     (["--every=0", "1010", "m", "touch", "RAN"], f"every '0': {SECONDS}"),
     (["--every", "", "1010", "m", "touch", "RAN"], f"every '': {SECONDS}"),

@@ -37,8 +37,8 @@ def test_the_command_finds_all_as_it_was(env, edge_python, tmp_path):
     def state_of(*words):  # with no variable but those of env, not even PATH
         return json.loads(subprocess.check_output(
             words, env=env, cwd=str(tmp_path), stdin=subprocess.DEVNULL,
-            preexec_fn=fresh).decode())
-    with Peer(ACCEPTED) as peer:
+            preexec_fn=fresh, pass_fds=[file.fileno()]).decode())
+    with Peer(ACCEPTED) as peer, open(os.devnull) as file:
         assert state_of(edge_python, "-B", SCRIPT, "--url", peer.url, "run", "1010", "m",
                         *command) == state_of(*command)
         assert len(peer.events) == 2

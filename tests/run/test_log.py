@@ -38,6 +38,29 @@ def test_a_log_holds_both_streams_behind_what_was_there(tmp_path, edge_python):
     assert log.stat().st_mode & 0o7777 == 0o600
 
 
+CANNOT_CLOSE = """
+import os, subprocess
+poll = subprocess.Popen.poll
+def close_first(process):  # so that the program's own close() fails, as on a full disk
+    status = poll(process)
+    if status is not None:
+        for number in os.listdir("/proc/self/fd"):
+            path = f"/proc/self/fd/{number}"
+            if os.path.islink(path) and os.readlink(path) == LOG:
+                os.close(int(number))
+    return status
+subprocess.Popen.poll = close_first
+"""
+
+
+def test_a_log_that_cannot_be_closed_does_not_change_the_status(tmp_path):
+    log = tmp_path / "log"
+    with Peer(ACCEPTED) as peer:
+        assert run("run", "--log", str(log), "1010", "m", "true", url=peer.url,
+                   before=CANNOT_CLOSE.replace("LOG", repr(str(log)))) == (0, "", "")
+        assert reported(peer) == WELL
+
+
 def test_the_mode_of_an_old_log_stays(tmp_path):
     log = tmp_path / "log"
     log.touch()

@@ -98,6 +98,16 @@ def test_a_first_report_pauses_between_its_tries_while_the_command_runs():
         assert 2 <= reported(peer).count(("running", "m")) <= 4
 
 
+def test_the_end_cuts_a_pause_of_the_first_report_short():
+    with Peer(answer(503, b"", "Retry-After: 20"), ACCEPTED) as peer:
+        with start("run", "1010", "m", "cat", url=peer.url, stdin=subprocess.PIPE,
+                   stderr=subprocess.PIPE) as process, at_most(9):
+            assert b"trying again in 20.0 s" in process.stderr.readline()
+            process.stdin.close()
+            assert process.wait(PATIENCE) == 0
+        assert reported(peer) == [WELL[0], *WELL]
+
+
 def test_the_address_is_asked_for_and_the_last_event_has_its_own_deadline():
     with Peer(answer(503)) as peer:
         with at_most(20, least=2.4):
@@ -131,6 +141,20 @@ def test_heartbeats_tell_how_long_and_stop_at_the_end():
         assert [first, last] == WELL
         assert set(beats) == {("running", "m: running for 0 s")}
         assert 3 <= len(beats) <= most
+
+
+def test_a_first_report_that_takes_long_delays_no_heartbeat():
+    def accept_late(connection, peer):
+        peer.read(connection)
+        peer.over.wait(1.5)
+        connection.sendall(ACCEPTED)
+    with Peer(accept_late, ACCEPTED) as peer:
+        with start("run", "--every=2", "1010", "m", "cat", url=peer.url,
+                   stdin=subprocess.PIPE) as process:
+            wait_for(lambda: len(peer.events) == 2)
+            process.stdin.close()
+            assert process.wait(PATIENCE) == 0
+        assert peer.events[1]["message"] == "m: running for 2 s"
 
 
 def test_a_heartbeat_that_cannot_get_out_is_skipped():

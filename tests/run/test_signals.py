@@ -195,6 +195,16 @@ def test_a_first_signal_does_not_end_the_last_report(name):
         assert reported(peer)[1] == ("failed", "m: exit status 3 after 0 s")
 
 
+def test_more_signals_at_once_do_not_change_the_status():
+    with Peer(ACCEPTED, part(b"")) as peer:
+        process = start("run", "1010", "m", "sh", "-c", "exit 3", url=peer.url, **PIPES)
+        wait_for(lambda: len(peer.requests) == 2)
+        process.send_signal(signal.SIGSTOP)  # so that they all come at once
+        for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGCONT"):
+            process.send_signal(number_of(name))
+        assert ended(process) == (3, "", INTERRUPTED)
+
+
 @pytest.mark.parametrize("name", LAST)
 def test_a_second_signal_ends_the_last_report(name):
     with Peer(ACCEPTED, part(b"")) as peer:

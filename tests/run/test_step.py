@@ -249,6 +249,41 @@ with userstate.step(1010, "m", url=sys.argv[1], deadline=0.2):
         assert DEAD in line
 
 
+UNFINISHED = """
+import sys, userstate
+def generate():
+    with userstate.step(1010, "m", url=sys.argv[1], deadline=1):
+        yield
+generator = generate()
+next(generator)
+"""
+
+
+def test_a_block_that_ends_with_python_leaves_no_trace(edge_python):
+    """Whether the block is left at all then is up to Python; ended() looks for traces."""
+    with Peer(answer(503)) as peer:
+        assert run_code(UNFINISHED, peer.url, python=edge_python).status == 0
+
+
+def test_a_heartbeat_that_is_due_at_the_end_is_left_out(monkeypatch):
+    beat_is_due, block_is_over = threading.Event(), threading.Event()
+    renew = userstate._Delivery.renew
+
+    def renew_in_order(delivery, *limits):  # that of the heartbeat behind that of the end
+        if threading.current_thread() is threading.main_thread():
+            renew(delivery, *limits)
+            block_is_over.set()
+        else:
+            beat_is_due.set()
+            block_is_over.wait(20)
+            renew(delivery, *limits)
+    with Peer(ACCEPTED) as peer:
+        with userstate.step(1010, "m", every=0.5, url=peer.url):
+            monkeypatch.setattr(userstate._Delivery, "renew", renew_in_order)
+            assert beat_is_due.wait(20)
+        assert reported(peer) == WELL
+
+
 def test_many_short_steps_keep_the_order_of_their_reports():
     """The end may come while the first report is on its way, in a pause or in a try."""
     scripts = [ACCEPTED, answer(503, b"", "Retry-After: 1"), answer(503), ACCEPTED, ACCEPTED]
