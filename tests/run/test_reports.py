@@ -59,7 +59,7 @@ def test_a_service_that_comes_back_gets_both_in_order():
 
 FROZEN = """
 import sys, time, userstate
-userstate.GRACE = 2
+userstate.GRACE = 3
 sleep = time.sleep
 def wake_last(seconds):
     sleep(seconds)
@@ -89,7 +89,7 @@ def test_a_machine_that_is_frozen_at_the_end_keeps_the_order_of_the_reports(edge
         for status in (b"503", b"502"):
             assert status in process.stdout.readline()
         process.send_signal(signal.SIGSTOP)
-        frozen.wait(3.5)  # more than it has, in which nothing can be waited for
+        frozen.wait(4.5)  # more than it has, in which nothing can be waited for
         process.send_signal(signal.SIGCONT)
         assert ended(process) == (0, "", "")
         assert reported(peer) == [WELL[0], WELL[0], *WELL]
