@@ -286,7 +286,7 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
         # the generator of random itself, and os.urandom() may block at boot.
         key = f'"{random.Random().getrandbits(128):032x}"'
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        self.persist("POST", [url], None, text.encode(), headers)
+        self.persist("POST", [url], None, text.encode(), headers)  # None: any 2xx
 
     def persist(self, method, urls, read, *content):  # return what read makes of it
         urls, begun_at = list(urls), self.clock()
@@ -311,10 +311,10 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
             if is_last or self.seconds_left() <= fault.least_pause:
                 raise DeadlineError(f"{line}; gave up {end}", *details) from fault
             pause, is_last = self.next_pause(tries, fault.least_pause)
-            self.say(f"{line}; trying again in {pause:.1f} s, {limit}", line)
+            self.say(f"{line}; trying again in {pause:.1f} s, {limit}", problem=line)
             self.pause(pause)
             seconds = self.seconds_left()
-            if seconds <= 0:  # frozen meanwhile: it tries, for as long as it is late
+            if seconds <= 0:  # was frozen: one last try, for as long as it is late
                 seconds, is_last = -seconds, True
 
     def next_pause(self, tries, least):  # seconds, and whether the last try follows
@@ -418,7 +418,7 @@ def _request(method, url, seconds, body=None, headers=()):  # the body of a 2xx 
                 reply.begin()
             if wire.is_at_end:  # which http.client takes for the end of the headers
                 raise http.client.IncompleteRead(b"")
-            connection.setsockopt(*SEND_ON_CLOSE)
+            connection.setsockopt(*SEND_ON_CLOSE)  # it is answered
             if reply.status >= 300:
                 raise _fault_of_answer(method, reply)
             return _read(reply, METADATA_MOST) if body is None else b""
@@ -433,7 +433,7 @@ def _connect(host, port, end_at):  # each address of host gets its share of the 
         connection = None
         try:
             connection = socket.socket(family, kind, protocol)
-            connection.setsockopt(*RESET_ON_CLOSE)
+            connection.setsockopt(*RESET_ON_CLOSE)  # a try given up leaves nothing
             connection.settimeout(max(0.001, share))
             connection.connect(address)
             return connection
@@ -583,7 +583,7 @@ def _fault_of_answer(method, reply):
 
 
 def _retry_after(reply):  # seconds; for no date each Python raises something else
-    value = reply.getheader("Retry-After", "")
+    value = reply.getheader("Retry-After", "").strip()
     if re.fullmatch("[0-9]+", value):
         return min(float(value), RETRY_AFTER_MOST)
     date = reply.getheader("Date") or email.utils.formatdate(usegmt=True)  # ours errs
@@ -686,9 +686,9 @@ class step:
         delivery = self._delivery
         if self._thread is not None:
             with self._thread:  # waited for by seconds, as all may be frozen meanwhile
-                self._thread.shutdown(socket.SHUT_WR)
+                self._thread.shutdown(socket.SHUT_WR)  # _report_early() sees it
                 delivery.renew(min(GRACE, delivery.seconds_left()), GRACE, self._pause)
-                any(_is_closed(self._thread, 1) for _ in range(GRACE + 1))
+                any(_is_closed(self._thread, 1) for _ in range(GRACE + 1))  # or 11 s
         delivery.renew()
         self._report(state, f": {what}")
 
@@ -720,7 +720,7 @@ def _run(report, command, writer, reader):  # return the status, as a shell does
             what = f"cannot run {_hide(command[0])}: {why}"
             report._say("failed", what)
         else:
-            report.__enter__()
+            report.__enter__()  # _end() follows below, without __exit__()
             status = signals.pass_on_to(child)
             what = f"{_ending(status)} after {report._taken()}"
             if status != 0 and reader is not None:
@@ -744,7 +744,7 @@ def _ending(status):
     return f"exit status {status}" if status else "done"
 
 
-def _start_command(command, writer, prepare):  # as it would start without us
+def _start_command(command, writer, prepare):  # as the shell that we stand in for would
     import shutil
     import subprocess
     environment = dict(os.environ)
@@ -834,7 +834,7 @@ class _Signals:  # those that would end us, blocked and passed on while a comman
                     child.send_signal(got.si_signo)
         return child.returncode
 
-    def count_from_now(self):  # the command has ended: the second one interrupts
+    def count_from_now(self):  # the command has ended: the second from here interrupts
         for number in set(self.handlers) - {signal.SIGCHLD}:
             signal.signal(number, self.count)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
@@ -874,6 +874,7 @@ OPTIONS: -n, --dry-run: print the JSON only; -v, --verbose; -h, --help; --versio
 status: 0 accepted, 1 refused, 2 invalid, 75 gave up, 130 interrupted, or COMMAND's"""
 OPTIONS = "metadata-url= url= timeout= deadline= dry-run verbose help version".split()
 RUN_OPTIONS = "every= log= help".split()
+KNOWN = f"--{' --'.join(OPTIONS)}; behind run --{' --'.join(RUN_OPTIONS)}"
 LETTERS = {"-n": "--dry-run", "-v": "--verbose", "-h": "--help"}
 
 
@@ -901,8 +902,7 @@ def _options(words, letters, names):
     try:
         given, operands = getopt.getopt(words, letters, names)
     except getopt.GetoptError as error:
-        known = " ".join(f"--{name.strip('=')}" for name in names)
-        raise EventError(f"{_hide(str(error))}; there are {known}") from None
+        raise EventError(f"{_hide(str(error))}; there are {KNOWN}") from None
     options = {}
     for name, value in given:
         name = LETTERS.get(name, name)[2:]

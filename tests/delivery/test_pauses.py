@@ -52,7 +52,7 @@ DATE = email.utils.formatdate(time.time() + 3600, usegmt=True)
 
 
 @pytest.mark.parametrize("value, least, most", [
-    ("7", 7, 7), ("30", 30, 30), ("31", 30, 30), ("9999999999", 30, 30),
+    ("7", 7, 7), ("7 \t", 7, 7), ("30", 30, 30), ("31", 30, 30), ("9999999999", 30, 30),
     pytest.param("9" * 4000, 30, 30, id="4000 digits"),
     pytest.param(DATE, 30, 30, id="in an hour"),
     ("0", 0.5, 1), ("-1", 0.5, 1), ("soon", 0.5, 1),

@@ -171,7 +171,8 @@ def test_a_command_that_no_system_can_start_is_reported(command, capfd):
 
 OPERANDS = "run: must be followed by CODE MESSAGE COMMAND; see --help"
 SECONDS = "must be seconds, above 0 and below 100000, like 10 or 0.5"
-KNOWN = "there are --every --log --help"
+KNOWN = ("there are --metadata-url= --url= --timeout= --deadline= --dry-run --verbose --help "
+         "--version; behind run --every= --log= --help")
 
 
 @pytest.mark.parametrize("words, told", [
