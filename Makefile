@@ -4,21 +4,31 @@ PYTHON = python3
 PATH ?= /usr/local/bin:/usr/bin:/bin
 export PATH
 
-.PHONY: help demo serve test venv lint bench clean
+.PHONY: help demo serve test venv lint bench clean receiver.pyz
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile
+	@sed -n 's/^\([a-z.]*\):.*##/make \1\t/p' Makefile
 
 demo:  ## the main job against the receiver in tests/, on a free port
 	@$(PYTHON) -B tests/demo.py
 
-serve:  ## the receiver, until Ctrl-C
-	@$(PYTHON) -B tests/service.py
+PORT = 8000
+serve:  ## the receiver, until Ctrl-C; PORT=8001 for another port
+	@$(PYTHON) -B tests/receiver --port $(PORT)
+
+# The package and the program, which it imports and serves.
+receiver.pyz:  ## the receiver as one file to copy to a server
+	@folder=$$(mktemp -d) && mkdir "$$folder/receiver" "$$folder/receiver/pages" && \
+	cp tests/receiver/*.py "$$folder/receiver" && cp userstate.py "$$folder" && \
+	cp tests/receiver/pages/* "$$folder/receiver/pages" && \
+	$(PYTHON) -m zipapp "$$folder" --compress --main receiver.__main__:main \
+	  --python "/usr/bin/env python3" --output $@; status=$$?; rm -rf "$$folder"; exit $$status
 
 # Each folder in a process of its own, four at once, as most of the time they wait, and the
 # last names first, as those take longest; their dots mix. TESTS="tests/run -k pipe" for some; ORDER=7 shuffles them. SLOW=1 adds those that
 # take minutes, a browser or cloud-init, or make a Debian, as root.
-FOLDERS = $(shell ls -dr tests/*/test_*.py | sed 's|^tests/\([^/]*\)/.*|test-\1|' | uniq)
+NAMES = $(patsubst tests/%/,test-%,$(sort $(dir $(wildcard tests/*/test_*.py))))
+FOLDERS = $(shell printf '%s\n' $(NAMES) | sort -r)
 PYTEST = SLOW=$(SLOW) .venv/bin/python -X dev -m pytest -rs
 
 test: venv  ## all tests; TESTS="tests/run -k pipe" for some, ORDER=7, SLOW=1
@@ -52,5 +62,5 @@ bench:  ## what an event costs, beside what it replaces
 	@$(PYTHON) -B tests/bench.py
 
 clean:  ## away with all that the others made
-	rm -rf .venv .pytest_cache tests/.pytest_cache
+	rm -rf .venv .pytest_cache tests/.pytest_cache receiver.pyz
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ Prints medians and their ratios, as the tables of the README. Then what the rece
 beside a server of http.server that answers 200 and keeps nothing.
 """
 import base64
+import concurrent.futures
 import gzip
 import os
 import platform
@@ -20,7 +21,6 @@ import tempfile
 import time
 from contextlib import ExitStack
 
-from service import Service, event_row
 from support.files import SCRIPT, SOURCE, TOP
 from support.interpreters import EDGES
 from support.processes import start_command
@@ -81,11 +81,13 @@ server.serve_forever()
 LOAD = """
 import socket, sys, threading, time
 port, clients, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-body = '{"state":"running","code":1000,"message":"hey im still running"}'
 begun, accepted = time.monotonic(), []
-def post(client, number):
+def post(client, number):  # each client is a machine with steps that open and end
+    state, step = ("running", "succeeded")[number % 2], number // 2 % 20
+    body = f'{{"state":"{state}","code":{1000 + step},"message":"install part {step}"}}'
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall((f"POST /events HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\n"
+        connection.sendall((f"POST /devices/n{client}/events HTTP/1.1\\r\\n"
+            f"Host: 127.0.0.1:{port}\\r\\n"
             f'Idempotency-Key: "{begun}.{client}.{number}"\\r\\nConnection: close\\r\\n'
             f"Content-Length: {len(body)}\\r\\n\\r\\n{body}").encode())
         return connection.recv(1000)[9:12] == b"200"
@@ -230,29 +232,35 @@ def bench_receiver():
                   f"| {server.memory():.0f} |")
 
 
-def fill(data):
-    """Put 1000 devices with 100 events each into a database at data."""
-    with Service(data=data) as receiver:
-        for _ in range(100):
-            receiver.store.insert([
-                event_row(f"10.0.{n // 250}.{n % 250}", event("running", 1000, EVENT_WORDS[-1]))
-                for n in range(1000)])
+def fill(data, machines, count):
+    """Put count events of each of so many machines into a database at data."""
+    with Receiver(data=data) as receiver:
+        def tell(n):
+            for number in range(count):
+                state = ("running", "succeeded")[number % 2]
+                receiver.tell(f"10.0.{n // 250}.{n % 250}",
+                              event(state, 1000 + number // 2, f"step {number // 2}"))
+        with concurrent.futures.ThreadPoolExecutor(64) as pool:
+            list(pool.map(tell, range(machines)))
 
 
-def bench_page():
-    """Print how long the page of 1000 devices with 100 events each takes."""
-    with tempfile.TemporaryDirectory() as folder:
-        data = os.path.join(folder, "devices")
-        fill(data)
-        with ReceiverProcess("--data", data) as receiver:
-            taken = []
-            for _ in range(ROUNDS):
-                begun = time.perf_counter()
-                page = get(receiver.url + "/")
-                taken.append(time.perf_counter() - begun)
-            print(f"\nThe page of 1000 devices with 100 events each: "
-                  f"{statistics.median(taken):.3f} s, {len(page) / 1000:.0f} kB; "
-                  f"{receiver.memory():.0f} MiB.")
+def bench_pages():
+    """Print how long the pages of many machines take."""
+    for machines, count in ((1000, 100), (10000, 20)):
+        with tempfile.TemporaryDirectory() as folder:
+            data = os.path.join(folder, "devices")
+            fill(data, machines, count)
+            with ReceiverProcess("--data", data) as receiver:
+                print(f"\n{machines} machines with {count} events each:")
+                for path in ("/", "/steps", "/devices", "/events?state=succeeded"):
+                    taken = []
+                    for _ in range(ROUNDS // 3):
+                        begun = time.perf_counter()
+                        page = get(receiver.url + path)
+                        taken.append(time.perf_counter() - begun)
+                    print(f"{path}: {statistics.median(taken):.3f} s, "
+                          f"{len(page) / 1000:.0f} kB")
+                print(f"{receiver.memory():.0f} MiB")
 
 
 def said_by(*command):
@@ -322,7 +330,7 @@ def main():
             bench_memory(environment)
     tell_size()
     bench_receiver()
-    bench_page()
+    bench_pages()
     return 0
 
 

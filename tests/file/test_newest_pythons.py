@@ -1,5 +1,4 @@
 """The interpreters of Debian sid, newer than any that is installed: nothing warns."""
-import os
 import re
 import shutil
 import subprocess
@@ -9,9 +8,10 @@ import pytest
 
 from support.authority import tls_peer
 from support.debians import Debians
-from support.files import SCRIPT, TESTS
+from support.files import SCRIPT
 from support.interpreters import PYTHONS
 from support.peers import ACCEPTED, Peer, reported
+from support.receivers import make_archive
 from support.tools import slow
 
 pytestmark = slow
@@ -24,7 +24,7 @@ with userstate.step(1010, "m", every=0.05):
 RECEIVE = """
 import re, subprocess, sys, urllib.request
 strict = [sys.executable, "-W", "error", "-X", "dev"]
-receiver = subprocess.Popen([*strict, "service.py", "--port", "0", "--data", "events"],
+receiver = subprocess.Popen([*strict, "receiver.pyz", "--port", "0", "--data", "events"],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 try:
     shown = receiver.stdout.readline() + receiver.stdout.readline()
@@ -55,8 +55,9 @@ def sid():
         listed = root.run(["apt-cache", "pkgnames", "python3."]).stdout.decode().split()
         root.pythons = sorted(name for name in listed if re.fullmatch(r"python3\.\d+", name))
         root.install(*root.pythons)
-        for name in (SCRIPT, os.path.join(TESTS, "service.py")):
-            shutil.copy(name, root.path)
+        with tempfile.TemporaryDirectory() as made:
+            for name in (SCRIPT, make_archive(made)):
+                shutil.copy(name, root.path)
         yield root
 
 

@@ -1,8 +1,6 @@
 """The section on the receiver: each block, with the tool that reads it."""
 import collections
-import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +10,7 @@ import pytest
 from support.files import TOP
 from support.processes import ended, start_command
 from support.readme import RECEIVER_BLOCKS, block, replaced
-from support.receivers import RECEIVER_SCRIPT, Receiver, ReceiverProcess, ask, event
+from support.receivers import Receiver, ReceiverProcess, ask, event, make_archive
 from support.scripts import shell, start_play
 from support.tools import check, find, needs
 from support.waiting import wait_for
@@ -35,56 +33,86 @@ def test_every_block_is_tested_here():
 
 
 def test_it_starts_on_a_lan_as_shown(tmp_path):
-    python, program, *words = shown("sh", "--host 0.0.0.0").split()
+    make, start = shown("sh", "--host 0.0.0.0").splitlines()
+    assert make == "make receiver.pyz"
+    python, program, *words = start.split()
     assert python == "python3"
-    assert program == "tests/service.py"
+    assert program == "receiver.pyz"
     words = [word.replace("/var/lib", str(tmp_path)) for word in words]
     with ReceiverProcess(*words) as receiver:
-        assert receiver.announced[0].startswith("# the timeline: http://0.0.0.0:")
+        assert receiver.announced[0].startswith("# the timeline: http://")
+        assert "//0.0.0.0" not in receiver.announced[1]
         done = receiver.end(signal.SIGTERM)
     assert "can post and read" in done.err.splitlines()[0]
     assert done.status == 0
     assert (tmp_path / "userstate.sqlite").exists()
 
 
-@pytest.mark.parametrize("state, status", [("succeeded", 0), ("failed", 22)])
-def test_a_shell_waits_for_a_machine(state, status, receiver):
+EARLIER = [("running", 1000), ("succeeded", 1000)]  # installations, and what is said of them
+ENDS = {
+    "done": ([("running", 1000), ("running", 1010), ("succeeded", 1010), ("succeeded", 1000)],
+             0, "done"),
+    "failed": ([("running", 1000), ("running", 1010), ("failed", 1010)], 1,
+               "failed: failed 1010")}
+
+
+@pytest.mark.parametrize("told, status, said", ENDS.values(), ids=ENDS.keys())
+def test_a_shell_waits_for_a_machine(told, status, said, receiver):
     needs("curl")
-    receiver.put(MACHINE, event("failed", 1099, "of an earlier installation"))
-    receiver.execute("UPDATE events SET created_at = '2000-01-01T00:00:00.000000Z'")
+    tell(receiver, EARLIER)
     text = shown("sh", "/wait?").replace(HERE, receiver.url)
     process = start_command("sh", "-eu", "-c", text, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)
     wait_for(lambda: receiver.waiting)
-    receiver.put(MACHINE, event("running", 1099))
-    receiver.put(MACHINE, event("succeeded", 1010))
+    tell(receiver, told[:-1])
     assert process.poll() is None
-    receiver.put(MACHINE, event(state, 1099, "of this one"))
-    done = ended(process)
-    assert done.status == status, done
-    if state == "succeeded":  # else curl shows nothing
-        assert json.loads(done.out)["type"] == "user.1099"
-        assert json.loads(done.out)["body"] == "of this one"
+    tell(receiver, told[-1:])
+    assert ended(process) == (status, said + "\n", "")
 
 
-@pytest.mark.parametrize("state, status, recap", [
-    ("succeeded", 0, "failed=0"), ("failed", 2, "failed=1")])
-def test_ansible_waits_for_a_machine(state, status, recap, receiver, tmp_path):
+def tell(receiver, told):
+    for state, code in told:
+        receiver.tell(MACHINE, event(state, code, f"{state} {code}"))
+
+
+def test_a_shell_that_waits_tells_too_long_from_failed(receiver):
+    needs("curl")
+    text = shown("sh", "/wait?").replace(HERE, receiver.url)
+    done = pasted(replaced(text, "timeout=1800", "timeout=0.1"))
+    assert done == (2, "not done within 30 minutes\n", "")
+
+
+def test_a_shell_that_waits_tells_that_the_receiver_ends():
+    needs("curl")
+    with ReceiverProcess() as receiver:
+        text = shown("sh", "/wait?").replace(HERE, receiver.url)
+        process = start_command("sh", "-eu", "-c", text, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
+        wait_for(lambda: b'status="200"} 1' in ask(receiver, "GET", "/metrics")[1])
+        receiver.end(signal.SIGTERM)
+        done = ended(process)
+        assert done.status in (3, 7, 52)  # 7, 52: curl's, if it had not begun to wait
+
+
+@pytest.mark.parametrize("told, status, said", ENDS.values(), ids=ENDS.keys())
+def test_ansible_waits_for_a_machine(told, status, said, receiver, tmp_path):
+    tell(receiver, EARLIER)
     text = shown("ansible-playbook", "/wait?").replace(HERE, receiver.url)
     process = start_play(text, tmp_path)
     wait_for(lambda: receiver.waiting)
-    receiver.put(MACHINE, event(state, 1099))
+    tell(receiver, told)
     done = ended(process, 60)
-    assert done.status == status, done
-    assert recap in done.out
+    assert done.status == (2 if status else 0), done
+    assert f"failed={status}" in done.out
+    assert status == 0 or "failed 1010" in done.out
 
 
 def test_the_database_is_read_and_backed_up_while_it_runs(tmp_path):
     needs("sqlite3")
     data = str(tmp_path / "events.sqlite")
     with Receiver(data=data) as receiver:
-        receiver.put(MACHINE, event("running", 1010, "unpack"))
-        receiver.put(MACHINE, event("failed", 1010, "unpack: exit status 3"))
+        receiver.tell(MACHINE, event("running", 1010, "unpack"))
+        receiver.tell(MACHINE, event("failed", 1010, "unpack: exit status 3"))
         done = pasted(replaced(shown("sh", "sqlite3"), "/var/lib/userstate.sqlite", data))
     assert done.status == 0
     assert done.err == ""
@@ -99,10 +127,8 @@ def test_the_database_is_read_and_backed_up_while_it_runs(tmp_path):
 @pytest.fixture
 def unit(tmp_path):
     """The unit, with the file in another folder."""
-    program = tmp_path / "service.py"
-    shutil.copy(RECEIVER_SCRIPT, str(program))
-    return replaced(shown("systemd-receiver", "ExecStart"), "/usr/local/lib/service.py",
-                    str(program))
+    return replaced(shown("systemd-receiver", "ExecStart"), "/usr/local/lib/receiver.pyz",
+                    make_archive(tmp_path))
 
 
 def test_systemd_takes_the_unit(unit, tmp_path):

@@ -1,9 +1,11 @@
 """The fixtures of the receiver's tests."""
 import pytest
 
-import service
+from receiver import events, handler, lines, notify, parameters, server, store
 from support.browser import CHROMIUM, Browser
 from support.tools import needs
+
+ROOMS = (events, handler, lines, notify, parameters, server, store)
 
 
 @pytest.fixture
@@ -11,7 +13,10 @@ def settings(monkeypatch):
     """Return a function that sets constants of the receiver for the time of a test."""
     def change(**values):
         for name, value in values.items():
-            monkeypatch.setattr(service, name, value)
+            rooms = [room for room in ROOMS if hasattr(room, name)]
+            assert rooms, f"there is no {name}"
+            for room in rooms:
+                monkeypatch.setattr(room, name, value)
     return change
 
 

@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-import service
+from receiver.store import VERSION, StartError
 from support.receivers import TAKEN, Receiver, held, post, run_receiver
 
 
@@ -38,14 +38,54 @@ def test_leaves_a_file_that_is_not_its_own_as_it_is(tmp_path, make, reason):
     data = tmp_path / "events"
     make(data)
     before = data.read_bytes()
-    with pytest.raises(service.StartError, match=reason):
+    with pytest.raises(StartError, match=reason):
         Receiver(data=str(data))
     assert data.read_bytes() == before
 
 
+@pytest.mark.parametrize("make", [make_lines, make_text, make_other, make_broken])
+def test_a_file_that_cannot_be_used_leaves_nothing_open(tmp_path, make):
+    make(tmp_path / "events")
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(StartError):
+            Receiver(data=str(tmp_path / "events"))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def set_version(data, version):
+    with contextlib.closing(sqlite3.connect(data)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+
+
+def test_leaves_the_file_of_a_newer_receiver_as_it_is(data):
+    set_version(data, VERSION + 1)
+    with open(data, "rb") as file:
+        before = file.read()
+    done = run_receiver("--data", data)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (f"receiver: cannot use {data}: a newer receiver wrote it (version "
+                        f"{VERSION + 1}, and this one knows {VERSION})\n")
+    with open(data, "rb") as file:
+        assert file.read() == before
+    set_version(data, VERSION)
+    with Receiver(data=data) as receiver:
+        assert post(receiver) == TAKEN
+
+
+def test_a_file_with_a_hard_link_is_refused(data):
+    os.link(data, data + ".hard")
+    for path in (data, data + ".hard"):
+        with pytest.raises(StartError, match="a second name, a hard link"):
+            Receiver(data=path)
+    os.unlink(data + ".hard")
+    with Receiver(data=data) as receiver:
+        assert post(receiver) == TAKEN
+
+
 def test_a_file_of_another_program_gets_no_lock(tmp_path):
     make_other(tmp_path / "events")
-    with pytest.raises(service.StartError):
+    with pytest.raises(StartError):
         Receiver(data=str(tmp_path / "events"))
     assert os.listdir(str(tmp_path)) == ["events"]
 
@@ -53,7 +93,7 @@ def test_a_file_of_another_program_gets_no_lock(tmp_path):
 def test_says_that_another_receiver_holds_the_file(tmp_path):
     data = str(tmp_path / "events")
     with Receiver(data=data):
-        with pytest.raises(service.StartError, match="another service holds it"):
+        with pytest.raises(StartError, match="another receiver holds it"):
             Receiver(data=data)
 
 
@@ -63,7 +103,7 @@ def test_one_file_has_one_receiver_by_whatever_name(tmp_path, name):
     (tmp_path / "events").touch()
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "events")
     with Receiver(data=str(tmp_path / "folder" / "link")):
-        with pytest.raises(service.StartError, match="another service holds it"):
+        with pytest.raises(StartError, match="another receiver holds it"):
             Receiver(data=str(tmp_path / name))
 
 
@@ -79,7 +119,7 @@ def data(tmp_path):
 def test_does_not_start_while_another_program_holds_the_database(data, settings):
     settings(LOCKED_MOST=0.1)
     with held(data, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
-        with pytest.raises(service.StartError, match="database is locked"):
+        with pytest.raises(StartError, match="database is locked"):
             Receiver(data=data)
 
 
@@ -103,7 +143,7 @@ def start_on_a_full_disk(data):
 def test_a_full_disk_at_the_start_is_called_that_and_leaves_no_lock(tmp_path):
     done = start_on_a_full_disk(str(tmp_path / "events"))
     assert (done.status, done.out) == (1, "")
-    assert re.fullmatch("service: cannot use .*: .*(disk|file).*\n", done.err)
+    assert re.fullmatch("receiver: cannot use .*: .*(disk|file).*\n", done.err)
     assert "another" not in done.err
     assert os.listdir(str(tmp_path)) == []
 
@@ -139,7 +179,7 @@ def test_does_not_start_on_a_database_that_it_cannot_write(file_mode, folder_mod
         os.chmod(folder, folder_mode)
         try:
             with as_nobody():
-                with pytest.raises(service.StartError, match=reason):
+                with pytest.raises(StartError, match=reason):
                     Receiver(data=data)
         finally:
             os.chmod(folder, 0o700)

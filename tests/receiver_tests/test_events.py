@@ -1,10 +1,11 @@
 """What the receiver takes for an event, and what it refuses, as the real service did."""
+import json
 import random
 import socket
 
 import pytest
 
-from service import read_event
+from receiver.events import VALUES_MOST, read_event
 from support.receivers import TAKEN, Receiver, ask, event, post, read_json, read_page
 
 TAKEN_BODIES = {  # the body; the state, code and message that it has
@@ -68,6 +69,20 @@ def test_reads_an_event_or_raises_value_error_whatever_the_bytes():
         assert set(read) == {"state", "code", "message"}
 
 
+def test_takes_no_event_with_more_values_than_memory_allows():
+    few = b'{"code":1,"other":[' + b"1," * (VALUES_MOST - 3) + b"1]}"
+    assert read_event(few)["code"] == 1
+    for many in (few.replace(b"[1,", b"[1,1,1,"), b'{"code":1' + b',"":0' * VALUES_MOST + b"}",
+                 b"{" + b'"\\"":[' * 2 * VALUES_MOST):
+        with pytest.raises(ValueError, match="too many values"):
+            read_event(many)
+
+
+def test_what_is_in_a_message_counts_as_no_value():
+    text = '[{",' * VALUES_MOST
+    assert read_event(json.dumps({"message": text}).encode())["message"] == text
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_takes_events_by_any_method_and_content_type(receiver, method):
     assert ask(receiver, method, "/events", b'{"code":1}', {"Content-Type": "text/x"}) == TAKEN
@@ -96,7 +111,7 @@ def test_an_event_with_the_same_key_is_kept_once_for_each_device(tmp_path):
         with Receiver(data=data) as receiver:
             assert post(receiver, b"{}", {"Idempotency-Key": key}) == TAKEN
             assert post(receiver, b"{}", {"Idempotency-Key": key}) == TAKEN
-            receiver.put("127.0.0.2", event("", 1), key)
+            receiver.tell("127.0.0.2", event("", 1), key)
     with Receiver(data=data) as receiver:
         assert len(receiver.shown("127.0.0.1")) == 1
         assert len(receiver.shown("127.0.0.2")) == 1
@@ -130,7 +145,15 @@ def test_phoning_home_is_on_the_timeline(receiver):
 
 def test_phoning_home_changes_no_state(receiver):
     assert phone_home(receiver) == TAKEN
-    receiver.put("127.0.0.1", event("failed", 1020, "x"))
+    receiver.tell("127.0.0.1", event("failed", 1020, "x"))
     assert phone_home(receiver) == TAKEN
     device, = read_json(receiver, "/devices")["devices"]
     assert (device["state"], device["type"], device["events"]) == ("failed", "user.1020", 3)
+
+
+@pytest.mark.parametrize("body, reason", [
+    (b"[" + b'""' * 30000 + b"]", "too many values"), (b"[" * 20000, "too many values"),
+    (b"[]", "no object"), (b"3", "no object"), (b'{"code": "1"}', "code")], ids=range(5))
+def test_the_reason_of_a_refusal_is_told(body, reason):
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        read_event(body)

@@ -1,6 +1,7 @@
 """The metadata document, which has the shape of the real one."""
 import json
 
+from receiver.machines import device_id
 from support.receivers import Receiver, ask, exchange, get
 
 
@@ -156,7 +157,7 @@ def told_of(address):
     with Receiver(proxy="127.0.0.1", names={address: "NAME"}) as receiver:
         status, body = ask(receiver, "GET", "/metadata", None, {"X-Forwarded-For": address})
         assert status == 200
-        device = receiver.device(address)
+        device = device_id(address)
         text = body.decode().replace(receiver.url, "SERVICE").replace(device, "DEVICE")
         return leaves(json.loads(text.replace(device[:8], "SHORT")))
 

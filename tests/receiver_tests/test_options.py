@@ -3,6 +3,7 @@ import json
 import ssl
 import urllib.request
 
+from receiver.machines import device_id
 from support.receivers import (
     TAKEN,
     ReceiverProcess,
@@ -44,16 +45,22 @@ def test_shows_the_name_of_a_device_wherever_it_is_listed(tmp_path):
 
 def test_without_names_a_device_is_called_after_its_id(receiver):
     assert read_json(receiver, "/metadata")["hostname"] == (
-        "practice-" + receiver.device("127.0.0.1")[:8])
+        "practice-" + device_id("127.0.0.1")[:8])
 
 
 def test_takes_every_option_together(tmp_path):
     data = tmp_path / "events"
-    words = ("--host 127.0.0.1 --only 127.0.0.1 ::1 --quiet-after 0.5 --host-name a.example "
-             "--host-name b.example --trust-proxy 127.0.0.1").split()
-    with ReceiverProcess(*words, "--data", str(data)) as receiver:
-        for host in ("a.example", "b.example"):
-            assert ask(receiver, "GET", "/metadata", None, {"Host": host})[0] == 200
+    (tmp_path / "names").write_text("127.0.0.1 me.example\n")
+    (tmp_path / "only").write_text("web-01 ::1\n")
+    words = (f"--host 127.0.0.1 --only 127.0.0.1 @{tmp_path}/only --quiet-after 0.5 "
+             f"--host-name a.example --host-name b.example --trust-proxy 127.0.0.1 "
+             f"--names {tmp_path}/names --keep 0.5 --notify http://127.0.0.1:9/ "
+             f"--notify-on failed,quiet,succeeded --allow-delete --data {data}").split()
+    with ReceiverProcess(*words) as receiver:
+        for host, status in (("a.example", 200), ("b.example", 200), ("c.example", 403)):
+            assert ask(receiver, "GET", "/devices", None, {"Host": host})[0] == status
+        for name, status in (("web-01", 200), ("me.example", 200), ("web-02", 404)):
+            assert ask(receiver, "GET", f"/devices/{name}/metadata")[0] == status
         for forwarded, status in (("10.0.0.1", 404), ("0:0::1", 200)):
             headers = {"X-Forwarded-For": forwarded}
             assert ask(receiver, "GET", "/metadata", None, headers)[0] == status

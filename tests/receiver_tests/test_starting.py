@@ -50,7 +50,7 @@ def test_ends_in_silence_while_it_waits_for_the_database(tmp_path, number):
 def test_says_in_a_line_that_it_cannot_write_to_stdout():
     with open("/dev/full", "wb") as full:
         assert run_receiver(stdout=full) == (
-            1, "", "service: cannot write to stdout: No space left on device\n")
+            1, "", "receiver: cannot write to stdout: No space left on device\n")
 
 
 @pytest.mark.parametrize("words, line", [
@@ -64,6 +64,11 @@ def test_says_in_a_line_that_it_cannot_write_to_stdout():
     (["--names", "FOLDER/none"], "cannot read .*: No such file or directory"),
     (["--names", "FOLDER/lines"], ".*lines, line 1: must be an address and a name"),
     (["--names", "FOLDER/bytes"], "cannot read .*: it is not UTF-8"),
+    (["--only", "web/01"], "--only web/01: a machine is an address, or a NAME .*"),
+    (["--only", "@FOLDER/none"], "cannot read .*: No such file or directory"),
+    (["--only", "@FOLDER/lines"], ".*lines, line 1: a machine is an address, or a NAME .*"),
+    (["--notify", "hooks.example"], "--notify: url 'hooks.example': must be http.*"),
+    (["--notify", "ftp://hooks.example/"], "--notify: url .*: must be http.*"),
     (["--tls-cert", "FOLDER/lines"], "--tls-cert and --tls-key belong together"),
     (["--tls-key", "FOLDER/lines"], "--tls-cert and --tls-key belong together"),
     (["--tls-cert", "FOLDER/lines", "--tls-key", "FOLDER/lines"], "cannot use .*"),
@@ -71,15 +76,22 @@ def test_says_in_a_line_that_it_cannot_write_to_stdout():
 def test_says_in_a_line_what_prevents_a_start(tmp_path, words, line):
     (tmp_path / "lines").write_text('{"id": 1}\n')
     (tmp_path / "bytes").write_bytes(b"10.0.0.1 \xff\n")
-    done = run_receiver(*[word.replace("FOLDER", str(tmp_path)) for word in words])
+    words = [word.replace("FOLDER", str(tmp_path)) for word in words]
+    if "--data" not in words and "cannot start" not in line:
+        words += ["--data", str(tmp_path / "events")]
+    done = run_receiver(*words)
     assert (done.status, done.out) == (1, "")
-    assert re.fullmatch(f"service: {line}\n", done.err)
+    assert re.fullmatch(f"receiver: {line}\n", done.err)
+    assert sorted(os.listdir(str(tmp_path))) == ["bytes", "lines"]
 
 
 @pytest.mark.parametrize("option, value", [
-    ("--quiet-after", "0"), ("--quiet-after", "nan"), ("--only", "x"), ("--port", "x"),
-    ("--trust-proxy", "proxy.example")])
-def test_refuses_an_option_that_is_wrong_with_status_2(option, value):
-    done = run_receiver(option, value)
+    ("--quiet-after", "0"), ("--quiet-after", "nan"), ("--quiet-after", "1e3"),
+    ("--keep", "0"), ("--keep", "36501"), ("--keep", "inf"), ("--notify-on", "running"),
+    ("--notify-on", "failed,"), ("--notify-on", ""), ("--port", "x"),
+    ("--trust-proxy", "proxy.example"), ("--trust-proxy", "10.0.0.0/8")])
+def test_refuses_an_option_that_is_wrong_with_status_2(tmp_path, option, value):
+    done = run_receiver(option, value, "--data", str(tmp_path / "events"))
     assert (done.status, done.out) == (2, "")
+    assert os.listdir(str(tmp_path)) == []
     assert f"argument {option}: invalid " in done.err

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-import service
+from receiver.store import Store
 from support.receivers import (
     TAKEN,
     Receiver,
@@ -49,7 +49,7 @@ def test_a_commit_is_on_the_disk_when_it_returns(tmp_path):
 def test_the_file_can_be_read_and_copied_while_it_serves(tmp_path):
     data, copy = str(tmp_path / "events"), str(tmp_path / "copy")
     with Receiver(data=data) as receiver:
-        receiver.put("10.0.0.1", event("failed", 1020, "a\nb"))
+        receiver.tell("10.0.0.1", event("failed", 1020, "a\nb"))
         check("sqlite3", data, f".backup {copy}")
         assert check("sqlite3", copy, "select address, state, code from devices") == (
             "10.0.0.1|failed|1020\n")
@@ -60,8 +60,8 @@ def test_the_file_can_be_read_and_copied_while_it_serves(tmp_path):
 def test_an_event_that_cannot_be_stored_leaves_nothing_and_stops_nothing(tmp_path):
     with Receiver(data=str(tmp_path / "events")) as receiver:
         with pytest.raises(OSError):
-            receiver.put("10.0.0.1", event("failed", 1, "\ud800"))
-        receiver.put("10.0.0.1", event("failed", 2))
+            receiver.tell("10.0.0.1", event("failed", 1, "\ud800"))
+        receiver.tell("10.0.0.1", event("failed", 2))
         assert receiver.shown("10.0.0.1") == [("user.2", "failed", "")]
 
 
@@ -73,7 +73,7 @@ def test_a_full_disk_is_a_500_and_leaves_no_half_event(tmp_path):
         statuses = [post(receiver, body)[0] for _ in range(12)]
         done = receiver.end(signal.SIGINT)
     assert done.status == 0
-    assert re.fullmatch("service: the database fails, the answer is 500: [ -~]+\n", done.err)
+    assert re.fullmatch("receiver: the database fails, the answer is 500: [ -~]+\n", done.err)
     taken = statuses.count(200)
     assert 0 < taken < 12
     assert statuses == [200] * taken + [500] * (12 - taken)
@@ -119,13 +119,47 @@ def test_what_was_answered_200_is_there_once_after_a_kill(tmp_path):
     assert query(data, "SELECT events FROM devices") == [(len(kept),)]
 
 
-def test_many_clients_share_a_commit_and_all_of_it_is_kept(tmp_path, monkeypatch):
-    batches, insert = [], service.Store.insert
+def test_nothing_is_missing_or_there_twice_after_ten_kills(tmp_path):
+    """Each client goes on after the kill, with a repetition of what got no answer."""
+    data, taken = str(tmp_path / "events"), []
+    going = [0] * 8  # of each client: the number that it posts next
 
-    def note(store, rows):
-        batches.append(len(rows))
-        return insert(store, rows)
-    monkeypatch.setattr(service.Store, "insert", note)
+    def post_until_it_fails(client):
+        while True:
+            try:
+                assert post_number(receiver, client * 10000 + going[client]) == TAKEN
+            except (OSError, http.client.HTTPException):
+                return
+            taken.append(client * 10000 + going[client])
+            going[client] += 1
+            one_more.release()
+    for _ in range(10):
+        one_more = threading.Semaphore(0)
+        with ReceiverProcess("--data", data) as receiver:
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                clients = [pool.submit(post_until_it_fails, number) for number in range(8)]
+                for _ in range(60):
+                    assert one_more.acquire(timeout=20)
+                receiver.end(signal.SIGKILL)
+            for client in clients:
+                client.result()
+    kept = [int(text) for text, in query(data, "SELECT message FROM events")]
+    unknown = {client * 10000 + number for client, number in enumerate(going)}
+    assert len(taken) >= 600
+    assert sorted(set(kept) - unknown) == sorted(taken)
+    assert len(set(kept)) == len(kept)
+    assert query(data, "SELECT events FROM devices") == [(len(kept),)]
+    assert query(data, "SELECT sum(count) FROM totals") == [(1,)]
+    assert query(data, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_many_clients_share_a_commit_and_all_of_it_is_kept(tmp_path, monkeypatch):
+    batches, commit = [], Store._commit
+
+    def note(store, jobs):
+        batches.append(len(jobs))
+        return commit(store, jobs)
+    monkeypatch.setattr(Store, "_commit", note)
 
     def post_ten(client):
         for number in range(10):

@@ -46,6 +46,29 @@ def test_serves_beside_a_client_that_hangs_in_the_handshake(tls_receiver, connec
         assert tls_receiver.shown() == [("user.1000", "", "")]
 
 
+def test_who_waits_by_https_is_told_503_when_the_receiver_ends(authority):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(str(authority / "good"))
+    context = ssl.create_default_context(cafile=str(authority / "ca.pem"))
+    with Receiver(tls=tls) as receiver:
+        connection = http.client.HTTPSConnection(*receiver.server_address, context=context,
+                                                 timeout=10)
+        connection.request("GET", "/devices/web-01/wait")
+        wait_for(lambda: receiver.waiting)
+    with closing(connection), connection.getresponse() as reply:
+        assert (reply.status, reply.getheader("Retry-After")) == (503, "5")
+        assert b"the receiver ends" in reply.read()
+
+
+def test_a_machine_by_name_is_pointed_to_https(tls_receiver, connection):
+    connection.request("GET", "/devices/WEB-01/metadata")
+    document = json.loads(connection.getresponse().read().decode())
+    assert document["user_state_url"] == tls_receiver.url + "/devices/web-01/events"
+    connection.request("GET", "/user-data")
+    script = connection.getresponse().read().decode()
+    assert f"PROGRAM={tls_receiver.url}/userstate.py\n" in script
+
+
 def test_notices_that_a_client_that_waited_has_gone(tls_receiver, connection, settings):
     settings(LOOK_EVERY=0.05)
     connection.request("GET", "/devices/10.0.0.1/wait")

@@ -5,24 +5,45 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from contextlib import ExitStack, closing, contextmanager
 
-from service import Service
-from support.files import TESTS
-from support.processes import ended, fresh, start_command
+from support.files import TESTS, TOP
+from support.processes import ended, fresh, run_command, start_command
 
-RECEIVER_SCRIPT = os.path.join(TESTS, "service.py")
+sys.path.append(TOP)  # for userstate, which the receiver imports
+
+from receiver.handler import Receiver as ReceiverOfAddress
+from receiver.machines import Machines
+from receiver.metrics import Metrics
+from receiver.store import Store
+from receiver.views import event_view
+
+RECEIVER_SCRIPT = os.path.join(TESTS, "receiver")
 TAKEN = (200, b"")  # the answer to an event that is taken
 
 
-class Receiver(Service):
-    """The receiver in this process: started by `with`, and what its timeline shows."""
+class Receiver(ReceiverOfAddress):
+    """The receiver in this process: started by `with`, and what its timeline shows.
+
+    names: {address: name}; other options as those of the command line.
+    """
+
+    def __init__(self, names=None, only=None, data=None, quiet_after=3600, keep=None,
+                 **options):
+        metrics = Metrics()
+        with names_file(names) as path:
+            machines = Machines(only, path)
+        store = Store(data, quiet_after, keep, machines.name)
+        store.observers.append(metrics.count_change)
+        super().__init__(store, machines, metrics, **options)
 
     def __enter__(self):
         self.metadata_url = self.url + "/metadata"
@@ -41,15 +62,49 @@ class Receiver(Service):
         """What a Peer would have as its events, so that reported() takes both."""
         return [{"state": state, "message": body} for _, state, body in self.shown()]
 
-    def shown(self, address="127.0.0.1"):
-        """Return (type, state, body) of the events of a device, oldest first."""
+    def shown(self, machine="127.0.0.1"):
+        """Return (type, state, body) of the events of a machine, oldest first."""
         return [(event["type"], event["state"], event["body"])
-                for event in self.timeline(self.device(address))[::-1]]
+                for event in self.timeline(machine)]
+
+    def timeline(self, machine="127.0.0.1"):
+        """Return the events of a machine as they are shown, oldest first."""
+        _, numbers = self.store.numbers({"machine": machine}, 0, 10**6)
+        return [event_view(self.store.event(number)) for number in numbers[::-1]]
+
+    def tell(self, machine, event, key=None):
+        """Take an event, a dict, as if machine, an address, had posted it."""
+        self.put(machine, machine, event, key)
 
     def execute(self, statement, values=()):
         """Return the rows of a statement of SQL, which may change what has happened."""
-        with self.store.writing:
-            return [tuple(row) for row in self.store.writer.execute(statement, values)]
+        connection = self.store.writers.get()
+        try:
+            return [tuple(row) for row in connection.execute(statement, values)]
+        finally:
+            self.store.writers.put(connection)
+
+
+@contextmanager
+def names_file(names):
+    """Give a file of {address: name}, or None without names."""
+    if names is None:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".hosts") as file:
+        file.write("".join(f"{address} {name}\n" for address, name in names.items()))
+        file.flush()
+        yield file.name
+
+
+def make_archive(folder):
+    """Return the path of the receiver as one file, made in folder by the Makefile."""
+    for name in ("Makefile", "userstate.py"):
+        shutil.copy(os.path.join(TOP, name), str(folder))
+    shutil.copytree(RECEIVER_SCRIPT, os.path.join(str(folder), "tests", "receiver"))
+    made = run_command("make", "receiver.pyz", f"PYTHON={sys.executable}", cwd=str(folder))
+    assert made == (0, "", "")
+    return os.path.join(str(folder), "receiver.pyz")
 
 
 def start_receiver(*words, limit=None, **options):
@@ -65,9 +120,9 @@ def start_receiver(*words, limit=None, **options):
         if limit:
             name, most = limit
             resource.setrlimit(name, (most, most))
-    options.setdefault("stdout", subprocess.PIPE)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return start_command(sys.executable, *flags, RECEIVER_SCRIPT, "--port", "0", *words,
-                         first=first, stderr=subprocess.PIPE, **options)
+                         first=first, **options)
 
 
 def run_receiver(*words, **options):
@@ -114,6 +169,7 @@ class ReceiverProcess:
 
 
 def event(state, code=1000, message=""):
+    """Return an event as a dict."""
     return {"state": state, "code": code, "message": message}
 
 

@@ -1,0 +1,779 @@
+"""What is answered to which request: a table of routes, and what holds for all."""
+import contextlib
+import csv
+import http.server
+import io
+import ipaddress
+import json
+import queue
+import re
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+
+from receiver import metadata, pages, program, views
+from receiver.events import read_event, utc_now
+from receiver.machines import device_id, is_address, usual_address
+from receiver.parameters import (
+    PAGE_MOST,
+    PER_PAGE_MOST,
+    code,
+    moment,
+    number,
+    past,
+    read_parameters,
+    wait_seconds,
+)
+from receiver.server import Server, cut_off, host_port
+from receiver.store import StoreError, TooManyError
+
+BODY_MOST = 4 << 20  # bytes of an event; the real service documents no limit
+LARGE = 64 << 10  # bytes of an event that takes memory to read, and
+READ_MOST = 2  # how many of those are made an event of at once, for 30 MiB each
+DRAIN_MOST = 3  # seconds to read what a client sends that has been refused
+LOOK_EVERY = 2  # seconds after which one who waits looks whether its client has gone
+WAIT = 600  # seconds to wait for a machine by default
+MACHINES_MOST = 20000  # that no option names: anybody can make up NAMEs
+CSV_BLOCK = 100  # rows that are written at once
+PER_PAGE = 10  # of JSON, as of the platform's API
+ROWS, EVENTS = 100, 100  # of a page for people: devices or steps, events of a device
+
+# RFC 9112, 5: no white space before the colon, no line that goes on, no bare CR.
+HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n]*)?\r?\n")
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+))(?::[0-9]{1,5})?",
+                  re.ASCII)
+PAGING = {"page": number(1, PAGE_MOST), "per_page": number(1, PER_PAGE_MOST)}
+NUMBER = number(0, 2**63 - 1)
+EVENTS_WANTED = {"state": str, "code": code, "after": NUMBER, "since": past,
+                 "until": moment, "q": str}
+DEVICES_WANTED = {"state": str, "q": str}
+
+
+class Receiver(Server):
+    """The receiver at (host, port), port 0 for a free one; serve with serve_forever().
+
+    store: a Store; machines: a Machines; metrics: a Metrics; host_names: more names by
+    which it may be asked; proxy: an address whose X-Forwarded-For is believed;
+    allow_delete: whether other hosts than its own may delete; tls: an ssl.SSLContext.
+    Raises OSError, OverflowError (a port).
+    """
+
+    def __init__(self, store, machines, metrics, host="127.0.0.1", port=0,
+                 host_names=(), proxy=None, allow_delete=False, tls=None):
+        self.store, self.machines, self.metrics = store, machines, metrics
+        own = socket.gethostname()
+        self.host_names = {name.lower().rstrip(".") for name in (
+            "localhost", own, own.partition(".")[0], *host_names)}
+        self.proxy, self.allow_delete = proxy, allow_delete
+        self.reading = threading.BoundedSemaphore(READ_MOST)
+        super().__init__(host, port, Handler, tls)
+
+    def knows_host(self, host):
+        """Return whether host, of a header, is an address or a name of this receiver."""
+        match = HOST.fullmatch(host)
+        if not match:
+            return False
+        try:
+            usual_address(match.group(1) or match.group(2))
+        except ValueError:
+            return host.partition(":")[0].lower().rstrip(".") in self.host_names
+        return True
+
+    def put(self, machine, address, event, key=None):
+        """Put event on the timeline of machine, if that is known.
+
+        address: where it came from; key: a str, which the machine uses once for an
+        event and again for a repetition. Raises StoreError if nothing of it is kept.
+        """
+        if self.machines.is_known(machine):
+            most = MACHINES_MOST + len(self.machines.expected)
+            self.store.put(machine, address, event, key,
+                           None if self.machines.is_listed(machine) else most)
+        else:
+            self.warnings.warn(f"an event of {machine} was dropped: it is not in --only")
+
+    def server_close(self):
+        self.store.let_go()
+        super().server_close()
+        self.store.close()
+
+
+class _Reader(io.BufferedReader):
+    """Keeps the lines of a head as they came, as email.parser forgives too much."""
+
+    lines = None
+
+    def readline(self, size=-1):
+        line = super().readline(size)
+        if self.lines is not None:
+            self.lines.append(line)
+        return line
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers one client."""
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "userstate", ""
+    rbufsize = 0  # _Reader has its buffer
+    wbufsize = -1  # head and body in one packet
+
+    def setup(self):
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.do_handshake()
+        super().setup()
+        self.rfile = _Reader(self.rfile)
+
+    def handle_one_request(self):
+        self.server.watch(self.connection)
+        super().handle_one_request()
+
+    def parse_request(self):
+        self.server.watch(self.connection)  # the time before does not count
+        self.head = self.rfile.lines = []
+        is_well = super().parse_request()
+        self.rfile.lines = None
+        return is_well
+
+    def handle_expect_100(self):
+        # Else the client would send what is then refused.
+        return not self.refused() and super().handle_expect_100()
+
+    def log_message(self, format, *args):
+        """Say nothing: the timeline is the log."""
+
+    def send_error(self, code, message=None, explain=None):
+        """Refuse what is no request."""
+        self.close_connection = True
+        self.refuse(code, message or "no request")
+
+    def answer(self):
+        if self.refused():
+            return
+        length = int(self.headers.get("Content-Length", "0"))
+        is_large = length > LARGE
+        with self.server.room.place(self.connection) if is_large else NO_PLACE:
+            self.body = self.rfile.read(length)
+            if len(self.body) < length:
+                self.close_connection = True
+                return
+            if is_large and self.match[0] in WRITING:
+                self.server.room.keep(self.connection)  # until it is committed
+                self.reply_to_body()
+                return
+        self.reply_to_body()
+
+    def reply_to_body(self):
+        try:
+            self.dispatch()
+        except TooManyError as error:
+            self.refuse(429, f"{error}; name them by --names or --only, or DELETE some")
+        except StoreError as error:
+            self.server.warnings.warn("the database fails, the answer is 500", f": {error}")
+            self.reply_error(500, str(error))
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+
+    def refused(self):
+        """Refuse what no request may be, and return True; else note whose it is."""
+        self.route, _, self.query = self.path.partition("?")
+        refusal = self.head_refusal() or self.size_refusal()
+        try:
+            self.address = self.find_address()
+        except ValueError:
+            self.address = usual_address(self.client_address[0])
+            refusal = 400, "X-Forwarded-For: the last entry must be an address"
+        self.match = self.find_route()
+        refusal = refusal or self.site_refusal()
+        if refusal is None:
+            return False
+        self.close_connection = True
+        self.refuse(*refusal)
+        self.wfile.flush()
+        self.drain()
+        return True
+
+    def drain(self):
+        """End the answer, and read what still comes: a reset would overtake it."""
+        ends_at = time.monotonic() + DRAIN_MOST
+        cut_off(self.connection, socket.SHUT_WR)
+        self.connection.settimeout(DRAIN_MOST)
+        while time.monotonic() < ends_at and self.rfile.read1(LARGE):
+            pass
+
+    def head_refusal(self):
+        if b"\r" in self.raw_requestline.rstrip(b"\r\n") or not all(
+                map(HEADER_LINE.fullmatch, self.head)):
+            return 400, "a header line is malformed"
+        return None
+
+    def size_refusal(self):
+        lengths = {length.strip(" \t")
+                   for length in self.headers.get_all("Content-Length", ["0"])}
+        length = lengths.pop()
+        if self.headers.get("Transfer-Encoding"):
+            return 411, "Transfer-Encoding: a Content-Length is needed"
+        if lengths or not re.fullmatch("[0-9]+", length):
+            return 400, "Content-Length: must be one number"
+        if len(length) > 9 or int(length) > BODY_MOST:
+            return 413, f"more than {BODY_MOST} bytes"
+        return None
+
+    def find_route(self):
+        """Return (the function that answers, the names in the path that it takes)."""
+        path, names = self.route, []
+        match = re.fullmatch("/devices/([^/]+)(/.*)?", path)
+        if match:
+            path = f"/devices/NAME{match.group(2) or ''}"
+            names = [urllib.parse.unquote(match.group(1))]
+        for methods, known, function in ROUTES:
+            if known == path and (methods is None or self.command in methods):
+                return function, names
+        return Handler.reply_not_found, []
+
+    def site_refusal(self):
+        """Refuse what a page on another site makes the browser of a visitor do."""
+        host = self.headers.get("Host", "")
+        if host and not HOST.fullmatch(host) or len(self.headers.get_all("Host", ())) > 1:
+            return 400, "Host: must be a name or an address"
+        function = self.match[0]
+        origin = self.headers.get("Origin")
+        is_writing = function in WRITING
+        is_for_machines = function in FOR_MACHINES or function in POSTS and origin is None
+        if host and not is_for_machines and not self.server.knows_host(host):
+            return 403, f"Host: if {host:.100} is this receiver, start it with --host-name"
+        if not is_writing:
+            return None
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
+            return 403, "Origin: another site"
+        if self.headers.get("Sec-Fetch-Site") == "cross-site":
+            return 403, "Sec-Fetch-Site: another site"
+        return None
+
+    def find_address(self):
+        """Return the address of the machine; raise ValueError if a proxy tells none."""
+        address = usual_address(self.client_address[0])
+        forwarded = self.headers.get_all("X-Forwarded-For")
+        if forwarded and address == self.server.proxy:
+            address = usual_address(forwarded[-1].rpartition(",")[2].strip())
+        return address
+
+    def dispatch(self):
+        function, names = self.match
+        function(self, *names)
+
+    # What machines ask and tell.
+
+    def metadata(self):
+        self.show_metadata(self.address, self.own_url())
+
+    def named_metadata(self, text):
+        machine = self.find_machine(text)
+        if machine is None:
+            self.reply_not_found()
+            return
+        self.show_metadata(machine, self.own_url() + pages.device_link(machine))
+
+    def show_metadata(self, machine, url):
+        if self.command != "GET":
+            self.reply_json(405, {"message": "method not allowed"})
+        elif not self.server.machines.is_known(machine):
+            self.reply_not_found()
+        else:
+            name = self.server.machines.name(machine)
+            self.reply_json(200, metadata.document(device_id(machine), self.address, name,
+                                                   self.own_url(), url))
+
+    def find_machine(self, text):
+        """Return the machine that text names, by its name, address or id; None if none."""
+        try:
+            machine = self.server.machines.named(text)
+        except ValueError:
+            return None
+        if re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", machine):
+            row = self.server.store.device(machine)
+            return row["machine"] if row else machine
+        return machine
+
+    def event(self):
+        self.take_event(self.address)
+
+    def named_event(self, text):
+        self.take(text, self.take_event)
+
+    def phone_home(self):
+        self.take_phone_home(self.address)
+
+    def named_phone_home(self, text):
+        self.take(text, self.take_phone_home)
+
+    def take(self, text, function):
+        """Call function of the machine that text names, if this client may post there."""
+        machine = self.find_machine(text)
+        if machine is None:
+            self.reply_not_found()
+        elif is_address(machine) and machine != self.address:
+            self.refuse(403, f"only {machine} itself may post there")
+        else:
+            function(machine)
+
+    def take_event(self, machine):
+        is_large = len(self.body) > LARGE
+        with self.server.reading if is_large else contextlib.nullcontext():
+            try:
+                event = read_event(self.body)
+            except ValueError as error:
+                self.warn_of(400, f"no event: {error}")
+                self.reply(400)
+                return
+            self.body = b""  # as it takes memory
+            self.put(machine, event)
+            return
+
+    def take_phone_home(self, machine):
+        self.put(machine, {"state": "", "code": None, "message": "phoned home"})
+
+    def put(self, machine, event):
+        key = self.headers.get("Idempotency-Key", "").strip()  # an empty one is none
+        self.server.put(machine, self.address, event, key or None)
+        self.reply(200)
+
+    # What machines fetch.
+
+    def own_url(self):
+        """Return the address of the receiver as this client knows it."""
+        scheme = self.server.scheme
+        proxied = usual_address(self.client_address[0]) == self.server.proxy
+        if proxied and self.headers.get("X-Forwarded-Proto") == "https":
+            scheme = "https"
+        host = self.headers.get("Host") or host_port(*self.connection.getsockname()[:2])
+        return f"{scheme}://{host}"
+
+    def program(self):
+        tag = f'"{program.sha256()}"'
+        if self.headers.get("If-None-Match") == tag:
+            self.reply(304, b"", None, f"ETag: {tag}")
+            return
+        self.reply(200, program.source(), "text/x-python; charset=us-ascii",
+                   f"ETag: {tag}")
+
+    def user_data(self):
+        self.reply_script(self.own_url())
+
+    def named_user_data(self, text):
+        machine = self.find_machine(text)
+        if machine is None:
+            self.reply_not_found()
+            return
+        self.reply_script(self.own_url() + pages.device_link(machine))
+
+    def reply_script(self, url):
+        script = program.script(self.own_url(), url + "/metadata")
+        self.reply(200, script.encode(), "text/plain; charset=us-ascii")
+
+    def install(self):
+        if self.parameters({}) is not None:
+            self.reply_html(pages.install_page(*self.install_values()))
+
+    def install_values(self):
+        url = self.own_url()
+        return url, program.sha256(), program.script(url, url + "/metadata")
+
+    # What people and their programs ask.
+
+    def parameters(self, known):
+        """Return the parameters of the request, or refuse it and return None."""
+        try:
+            return read_parameters(self.query, known)
+        except ValueError as error:
+            self.refuse(400, str(error))
+            return None
+
+    def meta(self, values, per_page, total):
+        """Return the paging of a list, whose links keep all other parameters."""
+        given = urllib.parse.parse_qsl(self.query, keep_blank_values=True)
+        kept = [(name, value) for name, value in given if name not in PAGING]
+        path = f"{self.route}?" + "".join(
+            urllib.parse.urlencode([pair]) + "&" for pair in kept)
+        return views.meta_view(path, values.get("page", 1), per_page, total)
+
+    def devices_page(self):
+        values = self.parameters({**DEVICES_WANTED, **PAGING})
+        if values is None:
+            return
+        now = utc_now()
+        total, devices, counts = self.find_devices(values, ROWS, now)
+        meta = self.meta(values, values.get("per_page", ROWS), total)
+        steps = {device["device"]: self.steps_of(device["device"]) for device in devices}
+        install = None
+        if not self.server.store.last():
+            install = pages.install_parts(*self.install_values())
+        self.reply_html(pages.devices_page(
+            devices, steps, counts, meta, values.get("state"), values.get("q", ""), now,
+            install=install))
+
+    def devices_json(self):
+        values = self.parameters({**DEVICES_WANTED, **PAGING})
+        if values is None:
+            return
+        last = self.server.store.last()
+        total, devices, counts = self.find_devices(values, PER_PAGE, utc_now())
+        meta = self.meta(values, values.get("per_page", PER_PAGE), total)
+        self.reply_json(200, {"devices": devices, "counts": counts, "meta": meta,
+                              "last": last})
+
+    def devices_csv(self):
+        values = self.parameters(DEVICES_WANTED)
+        if values is not None:
+            self.reply_csv(CSV_DEVICE, self.all_devices(values))
+
+    def all_devices(self, values):
+        """Give lists of the views of all machines that are as wanted."""
+        now, page, total = utc_now(), 0, 1
+        while page * PER_PAGE_MOST < total:
+            page += 1
+            total, devices, _ = self.find_devices({**values, "page": page}, PER_PAGE_MOST,
+                                                  now)
+            yield devices
+
+    def find_devices(self, values, per_page, now):
+        """Return how many machines are as wanted, the views of some, and all counts."""
+        per_page = values.get("per_page", per_page)
+        offset = (values.get("page", 1) - 1) * per_page
+        state, text = values.get("state"), values.get("q", "")
+        store, machines = self.server.store, self.server.machines
+        never = sorted(machines.expected - store.machines()) if machines.expected else []
+        counts = views.counts_view(store.counts(now), len(never))
+        total, rows = 0, []
+        if state != "never":
+            total, rows = store.devices(now, offset, per_page, state, text)
+        devices = [views.device_view(row, machines.name(row["machine"])) for row in rows]
+        if state in (None, "never"):
+            silent = [views.never_view(machine, machines.name(machine)) for machine in never
+                      if text.lower() in f"{machine}\n{machines.name(machine)}".lower()]
+            begin = max(0, offset - total)
+            devices += silent[begin:begin + per_page - len(devices)]
+            total += len(silent)
+        return total, devices, counts
+
+    def steps_of(self, machine):
+        return [views.step_view(row) for row in self.server.store.steps(machine)]
+
+    def device_page(self, text):
+        values = self.parameters(PAGING)
+        if values is None:
+            return
+        row = self.find_device(text)
+        if row is None:
+            self.reply_missing(text)
+            return
+        machine, now = row["machine"], utc_now()
+        per_page = values.get("per_page", EVENTS)
+        total, numbers = self.server.store.numbers(
+            {"machine": machine}, (values.get("page", 1) - 1) * per_page, per_page)
+        self.reply_html(pages.device_page(
+            views.device_view(row, self.server.machines.name(machine)),
+            self.steps_of(machine), [views.event_view(row) for row in self.rows(numbers)],
+            self.meta(values, per_page, total), now))
+
+    def find_device(self, text):
+        """Return the row of the machine that text names, or None."""
+        machine = self.find_machine(text)
+        return None if machine is None else self.server.store.device(machine)
+
+    def rows(self, numbers):
+        """Give the events of numbers that have not been deleted meanwhile."""
+        return filter(None, map(self.server.store.event, numbers))
+
+    def device_steps(self, text):
+        if self.parameters({}) is None:
+            return
+        row = self.find_device(text)
+        if row is None:
+            self.reply_missing(text)
+            return
+        self.reply_json(200, {"steps": self.steps_of(row["machine"]),
+                              "last": self.server.store.last()})
+
+    def delete_device(self, text):
+        if self.parameters({}) is None:
+            return
+        own = usual_address(self.connection.getsockname()[0])
+        is_own = self.address == own or ipaddress.ip_address(
+            self.address.partition("%")[0]).is_loopback
+        if not (is_own or self.server.allow_delete):
+            self.refuse(403, "DELETE: only from the receiver's own host, or with "
+                             "its option --allow-delete")
+            return
+        row = self.find_device(text)
+        if row is None or not self.server.store.forget(row["machine"]):
+            self.reply_missing(text)
+            return
+        self.reply(204)
+
+    def fleet(self):
+        values = self.parameters(PAGING)
+        if values is None:
+            return
+        per_page = values.get("per_page", ROWS)
+        last = self.server.store.last()
+        total, rows = self.server.store.fleet((values.get("page", 1) - 1) * per_page,
+                                              per_page)
+        kinds = [views.fleet_view(row, row["slowest"] and
+                                  self.server.machines.name(row["slowest"])) for row in rows]
+        meta = self.meta(values, per_page, total)
+        if self.wants_page():
+            self.reply_html(pages.steps_page(kinds, meta, utc_now()))
+        else:
+            self.reply_json(200, {"steps": kinds, "meta": meta, "last": last})
+
+    def wants_page(self):
+        return "text/html" in self.headers.get("Accept", "")
+
+    def events_json(self):
+        values = self.parameters({**EVENTS_WANTED, "device": str, **PAGING})
+        if values is not None:
+            self.show_events(values)
+
+    def device_events(self, text):
+        values = self.parameters({**EVENTS_WANTED, **PAGING})
+        if values is None:
+            return
+        if self.find_device(text) is None and self.find_machine(text) != self.address:
+            self.reply_missing(text)  # but one may always ask for its own
+            return
+        self.show_events({**values, "device": text})
+
+    def wanted(self, values):
+        """Return which events are wanted, as the store takes it."""
+        wanted = {name: values[name] for name in EVENTS_WANTED if name in values}
+        if "device" in values:
+            wanted["machine"] = self.find_machine(values["device"])
+        return wanted
+
+    def show_events(self, values):
+        """Reply without a length: a thousand events of 4 MiB do not fit in memory."""
+        per_page = values.get("per_page", PER_PAGE)
+        last = self.server.store.last()
+        total, numbers = self.server.store.numbers(
+            self.wanted(values), (values.get("page", 1) - 1) * per_page, per_page)
+        meta = self.meta(values, per_page, total)
+        self.close_connection = True
+        self.start_reply(200, "application/json")
+        if self.command == "HEAD":
+            return
+        self.wfile.write(f'{{"last": {last}, "meta": {json.dumps(meta)},\n"events": ['
+                         .encode())
+        separator = ""
+        with contextlib.suppress(StoreError):  # what is cut short is no JSON
+            for row in self.rows(numbers):
+                view = json.dumps(views.event_view(row))
+                self.wfile.write(f"{separator}\n{view}".encode())
+                separator = ","
+            self.wfile.write(b"]}\n")
+
+    def events_csv(self):
+        values = self.parameters({**EVENTS_WANTED, "device": str})
+        if values is not None:
+            self.reply_csv(CSV_EVENT, self.all_events(values))
+
+    def all_events(self, values):
+        """Give lists of the views of all events that are as wanted, the newest first."""
+        wanted, number = self.wanted(values), self.server.store.last() + 1
+        while True:
+            numbers = self.server.store.numbers_before(number, wanted, CSV_BLOCK)
+            if not numbers:
+                return
+            number = numbers[-1]
+            yield map(views.event_view, self.rows(numbers))
+
+    def reply_csv(self, names, blocks):
+        """Reply without a length; the time of the request counts anew with each block."""
+        self.close_connection = True
+        self.start_reply(200, "text/csv; charset=utf-8; header=present")
+        if self.command == "HEAD":
+            return
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(names)
+        with contextlib.suppress(StoreError):
+            for block in blocks:
+                writer.writerows([views.csv_cell(view[name]) for name in names]
+                                 for view in block)
+                self.wfile.write(text.getvalue().encode("utf-8", "replace"))
+                text.seek(0)
+                text.truncate()
+                self.server.watch(self.connection)
+        self.wfile.write(text.getvalue().encode())
+
+    def wait(self, text):
+        values = self.parameters({"code": code, "timeout": wait_seconds, "since": past,
+                                  "after": NUMBER})
+        if values is None:
+            return
+        machine = self.find_machine(text)
+        if machine is None:
+            self.refuse(400, f"{text:.100}: no address and no name")
+            return
+        timeout = values.pop("timeout", WAIT)
+        ends_at = time.monotonic() + timeout
+        with self.server.store.listen(machine) as arrivals:
+            row = self.outcome(text, values)
+            if row is None:
+                self.close_connection = True
+                if not self.server.let_wait(self.connection):
+                    self.reply_error(503, "too many clients wait",
+                                     "Retry-After: 10")
+                    return
+                row = self.next_outcome(text, values, arrivals, ends_at)
+                if row is not GOING:  # else the end waits until that is told
+                    self.server.watch(self.connection)
+        if row is None:
+            self.reply_error(504, f"nothing has ended within {timeout:g} s")
+            return
+        if row is GOING:
+            self.reply_error(503, "the receiver ends", "Retry-After: 5")
+            return
+        self.reply_json(200 if row["state"] == "succeeded" else 409,
+                        views.event_view(row))
+
+    def outcome(self, text, values):
+        # Found anew, as an id is of no machine before the first event.
+        return self.server.store.outcome(self.find_machine(text), **values)
+
+    def next_outcome(self, text, values, arrivals, ends_at):
+        """Return the event by which a machine ends; None when time ends; or GOING.
+
+        Raises OSError if the client has gone.
+        """
+        seconds_left = ends_at - time.monotonic()
+        while seconds_left > 0:
+            try:
+                is_news = arrivals.get(timeout=min(seconds_left, LOOK_EVERY))
+            except queue.Empty:
+                self.check_client()
+            else:
+                if not is_news:
+                    return GOING
+                row = self.outcome(text, values)
+                if row is not None:
+                    return row
+            seconds_left = ends_at - time.monotonic()
+        return None
+
+    def check_client(self):
+        """Raise OSError if the client has gone; what else it says is lost."""
+        self.connection.setblocking(False)
+        try:
+            if not self.connection.recv(1):
+                raise OSError("the client has gone")
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        self.connection.setblocking(True)
+
+    def show_metrics(self):
+        if self.parameters({}) is None:
+            return
+        store, machines = self.server.store, self.server.machines
+        never = len(machines.expected - store.machines()) if machines.expected else 0
+        counts = views.counts_view(store.counts(utc_now()), never)
+        text = self.server.metrics.text(counts, store.size())
+        self.reply(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+    def health(self):
+        try:
+            self.server.store.check()
+        except StoreError as error:
+            self.reply_error(503, str(error))
+            return
+        self.reply_json(200, {"status": "ok"})
+
+    # How it is answered.
+
+    def reply_not_found(self):
+        self.reply_json(404, {"message": "resource not found"})
+
+    def reply_missing(self, text):
+        if self.wants_page():
+            self.reply_html(pages.missing_page(text), 404)
+        else:
+            self.reply_not_found()
+
+    def refuse(self, status, reason):
+        """Answer that the request is not taken, and tell the operator."""
+        self.warn_of(status, reason)
+        self.reply_error(status, reason)
+
+    def warn_of(self, status, reason):
+        address = getattr(self, "address", self.client_address[0])
+        self.server.warnings.warn(f"refused {address}: {status}, {reason!a:.300}")
+
+    def reply_error(self, status, reason, *headers):
+        self.reply_json(status, {"errors": [reason]}, *headers)
+
+    def reply_json(self, status, value, *headers):
+        self.reply(status, json.dumps(value, indent=2).encode(), "application/json",
+                   *headers)
+
+    def reply_html(self, page, status=200):
+        self.reply(status, page, "text/html; charset=utf-8",
+                   f"Content-Security-Policy: {pages.POLICY}")
+
+    def reply(self, status, body=b"", kind=None, *headers):
+        self.start_reply(status, kind, f"Content-Length: {len(body)}", *headers)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def start_reply(self, status, kind, *headers):
+        self.server.metrics.count_reply(status)
+        self.send_response(status)
+        for header in headers:
+            self.send_header(*header.split(": ", 1))
+        if kind:
+            self.send_header("Content-Type", kind)
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.send_header("Cache-Control", "no-store")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+
+NO_PLACE = contextlib.nullcontext()
+GOING = {"state": "the receiver ends"}  # instead of an event
+CSV_EVENT = ("number", "created_at", "device", "ip", "state", "code", "message")
+CSV_DEVICE = ("device", "hostname", "ip", "state", "code", "message", "steps_failed",
+              "events", "run_began_at", "state_since", "last_event_at")
+READ = ("GET", "HEAD")
+ROUTES = (  # methods (None: any), path (NAME: of any machine), what answers
+    (READ, "/events", Handler.events_json),
+    (None, "/events", Handler.event),
+    (("POST",), "/phone-home", Handler.phone_home),
+    (None, "/metadata", Handler.metadata),
+    (READ, "/userstate.py", Handler.program),
+    (READ, "/user-data", Handler.user_data),
+    (READ, "/install", Handler.install),
+    (READ, "/", Handler.devices_page),
+    (READ, "/devices", Handler.devices_json),
+    (READ, "/devices.csv", Handler.devices_csv),
+    (READ, "/events.csv", Handler.events_csv),
+    (READ, "/steps", Handler.fleet),
+    (READ, "/metrics", Handler.show_metrics),
+    (READ, "/healthz", Handler.health),
+    (READ, "/devices/NAME", Handler.device_page),
+    (("DELETE",), "/devices/NAME", Handler.delete_device),
+    (READ, "/devices/NAME/events", Handler.device_events),
+    (None, "/devices/NAME/events", Handler.named_event),
+    (("POST",), "/devices/NAME/phone-home", Handler.named_phone_home),
+    (None, "/devices/NAME/metadata", Handler.named_metadata),
+    (READ, "/devices/NAME/user-data", Handler.named_user_data),
+    (READ, "/devices/NAME/steps", Handler.device_steps),
+    (READ, "/devices/NAME/wait", Handler.wait),
+)
+POSTS = {Handler.event, Handler.named_event, Handler.phone_home, Handler.named_phone_home}
+# What a page on another site might make the browser of a visitor do.
+WRITING = POSTS | {Handler.delete_device}
+# What may be asked by any Host, as a DNS name in a recipe; and POSTS, but not by a page.
+FOR_MACHINES = {Handler.metadata, Handler.named_metadata, Handler.program,
+                Handler.user_data, Handler.named_user_data, Handler.health}

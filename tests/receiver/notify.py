@@ -1,0 +1,97 @@
+"""Who is told that a machine has failed, is quiet, or has succeeded."""
+import queue
+import threading
+import time
+
+import userstate
+from receiver import pages
+from receiver.events import utc_now
+
+STATES = ("failed", "quiet", "succeeded")  # that somebody can be told of
+QUEUED_MOST = 1000  # messages that wait to be sent; each takes about 1 kB
+TRY_FOR = 3600  # seconds after which a message that cannot be sent is dropped
+LOOK_EVERY = 10  # seconds between two looks for machines that have become quiet
+
+
+def check(url):
+    """Raise ValueError, as one line, unless url is an address that can be posted to."""
+    try:
+        userstate.user_state_url(url=url)
+    except userstate.EventError as error:
+        raise ValueError(f"--notify: {error}") from None
+
+
+class Notifier:
+    """Posts a line of JSON to url when a machine comes into one of states.
+
+    store: a Store; machines: a Machines; own_url: of the receiver, for links; warn: a
+    function of a line. One thread sends, nothing waits for it.
+    """
+
+    def __init__(self, url, states, store, machines, own_url, warn):
+        self.url, self.states, self.own_url = url, states, own_url
+        self.store, self.machines, self.warn = store, machines, warn
+        self.queue = queue.Queue(QUEUED_MOST)  # (machine, state, since when to be sent)
+        self.looked_at = utc_now()
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def note_change(self, change):
+        """Note a store.Change, if it is one of state."""
+        run, before = change.run, change.run_before
+        if before is None or (run.number, run.state) != (before.number, before.state):
+            self.note(change.machine, run.state)
+
+    def note(self, machine, state):
+        if state in self.states:
+            try:
+                self.queue.put_nowait((machine, state, time.monotonic()))
+            except queue.Full:
+                self.warn(f"--notify: {QUEUED_MOST} messages wait; more are dropped")
+
+    def work(self):
+        """Send what is noted, and look for quiet machines, for ever."""
+        while True:
+            try:
+                machine, state, noted_at = self.queue.get(timeout=LOOK_EVERY)
+            except queue.Empty:
+                self.look_for_quiet()
+                continue
+            try:
+                self.send(machine, state, noted_at)
+            except Exception as error:  # whatever it is, the next one is sent
+                self.warn(f"--notify: {type(error).__name__}: {error!s:.200}")
+            self.look_for_quiet()
+
+    def look_for_quiet(self):
+        now = utc_now()
+        try:
+            quiet = self.store.became_quiet(self.looked_at, now)
+        except OSError as error:
+            self.warn(f"--notify: {error}")
+            return
+        self.looked_at = now
+        for machine in quiet:
+            self.note(machine, "quiet")
+
+    def send(self, machine, state, noted_at):
+        seconds_left = noted_at + TRY_FOR - time.monotonic()
+        row = self.store.device(machine)
+        if row is None:  # it has been deleted
+            return
+        message = self.message(row, state)
+        try:
+            if seconds_left <= 0:
+                raise userstate.DeadlineError("too many others wait as well")
+            userstate.post_event(message, self.url, deadline=round(seconds_left, 3),
+                                 timeout=10, say=lambda line: None)
+        except userstate.UserStateError as error:
+            self.warn("--notify: a message was dropped", f": {error}")
+
+    def message(self, row, state):
+        """Return what is sent of the machine of row, which came into state."""
+        name = self.machines.name(row["machine"])
+        link = self.own_url + pages.device_link(row["machine"])
+        called = name or row["machine"]
+        return {"text": f"{called}: {state}: {row['message']} {link}", "device":
+                row["machine"], "name": name or None, "state": state,
+                "code": row["code"], "message": row["message"], "url": link}
