@@ -340,8 +340,8 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
                 _tell_traceback(self.tell)
             if url in METADATA_URL.split():
                 fault.hint += f" ({SWITCHED_OFF})"
-                is_configured = self.metadata_urls != METADATA_URL.split()
-                if fault.retry == RETRY_UNTIL_DEADLINE and not is_configured:
+                is_all = set(self.metadata_urls) <= set(METADATA_URL.split())
+                if fault.retry == RETRY_UNTIL_DEADLINE and is_all:
                     fault.retry = RETRY_FEW
         if self.verbose:
             result, taken = fault or "accepted", self.clock() - begun_at
@@ -367,7 +367,7 @@ def _checked_address(name, url):
     if isinstance(url, str) and re.fullmatch("https?://[!-~]+", url, re.I):
         with suppress(ValueError):  # of a port, or of brackets
             parts = urlsplit(url)
-            host = re.fullmatch(r"([^.]{1,63}\.)*[^.]{1,63}\.?", parts.hostname or "")
+            host = re.fullmatch(r"([^.,]{1,63}\.)*[^.,]{1,63}\.?", parts.hostname or "")
             if host and parts.port != 0 and "@" not in parts.netloc:
                 return url
     raise EventError(f"{name} {_public(url)!a}: must be http(s)://host, without a user")
@@ -381,8 +381,8 @@ def _hide(text):  # what looks like an address may hold a password
     return "(hidden: an address)" if re.search("://|@", text) else text[:100]
 
 
-def _printable(text):
-    return re.sub("[^!-~]+", " ", str(text)).strip()
+def _printable(text):  # without user and query of an address that others wrote
+    return re.sub(r"[^!-~]+|(?<=://)\S*[@?]\S*", " ", str(text)).strip()
 
 
 def _tell_traceback(tell):
@@ -629,15 +629,15 @@ class step:
         self._delivery.aim(url, metadata_url)
         with suppress(OSError):  # before 3.9 its importer's thread becomes the main one
             import threading  # noqa: F401
-        self._in_use, self._thread = _thread.allocate_lock(), None
+        self._in_use, self._early_side = _thread.allocate_lock(), None
 
     def __enter__(self):
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError("this step is in use: make another one")
-        self._begun_at, self._thread = self._delivery.clock(), None
+        self._begun_at, self._early_side = self._delivery.clock(), None
         self._delivery.renew(timeout=GRACE, pause=self._pause)
         try:
-            self._thread = _start(self._report_early)
+            self._early_side = _start(self._report_early)
         except (OSError, RuntimeError, MemoryError) as error:
             self._say("running", f"{error}: the report that it runs is left out")
         return self
@@ -663,7 +663,7 @@ class step:
         return reported
 
     def _report_early(self, side):  # until the other side is closed
-        self._side, self._is_hurried = side, False
+        self._main_side, self._is_hurried = side, False
         self._report("running")
         while self._every is not None:
             taken = self._delivery.clock() - self._begun_at
@@ -677,18 +677,18 @@ class step:
         if self._is_hurried:
             time.sleep(seconds)
         else:
-            self._is_hurried = _is_closed(self._side, seconds)
+            self._is_hurried = _is_closed(self._main_side, seconds)
 
     def _say(self, state, line):
         self._delivery.say(f"{state} {int(self._code)}: {line}")
 
     def _end(self, state, what):
         delivery = self._delivery
-        if self._thread is not None:
-            with self._thread:  # waited for by seconds, as all may be frozen meanwhile
-                self._thread.shutdown(socket.SHUT_WR)  # _report_early() sees it
+        if self._early_side is not None:
+            with self._early_side:  # waited for by seconds: all may be frozen
+                self._early_side.shutdown(socket.SHUT_WR)  # _report_early() sees it
                 delivery.renew(min(GRACE, delivery.seconds_left()), GRACE, self._pause)
-                any(_is_closed(self._thread, 1) for _ in range(GRACE + 1))  # or 11 s
+                any(_is_closed(self._early_side, 1) for _ in range(GRACE + 1))
         delivery.renew()
         self._report(state, f": {what}")
 
@@ -936,7 +936,7 @@ def _operands(operands, from_process):
     is_run = operands[:1] == ["run"]
     if is_run and operands[3:] in ([], ["--"]):
         raise EventError("run: must be followed by CODE MESSAGE COMMAND; see --help")
-    if not is_run and len(operands) != 3:
+    if not is_run and (len(operands) != 3 or operands[0] == "url"):
         raise EventError(f"operands: {len(operands)}, must be STATE CODE MESSAGE, the "
                          "MESSAGE quoted and options before them; see --help")
     state, code, message, *command = operands

@@ -41,6 +41,7 @@ INVALID = {
     "message not quoted": (["running", "1000", "a", "b"], "operands: 4, .* MESSAGE quoted"),
     "many operands": (["running"] * 5000, "operands: 5000, must be STATE CODE MESSAGE"),
     "url and more": (["url", "x"], "operands: 2, must be STATE CODE MESSAGE"),
+    "url and two more": (["url", "--url", "x"], "operands: 3, must be STATE CODE MESSAGE"),
     "unknown option": (["--nope", "running", "1000", "x"], "option --nope"),
     "unknown letter": (["-x", "running", "1000", "x"], "option -x"),
     "option without value": (["--url"], "option --url requires"),

@@ -4,7 +4,7 @@ import re
 import pytest
 
 import userstate
-from support.peers import ACCEPTED, Peer, reported
+from support.peers import ACCEPTED, Peer, answer, reported
 from support.processes import EVENT_WORDS
 
 
@@ -81,3 +81,16 @@ def test_no_error_of_a_call_shows_what_looks_like_an_address(place, secret):
 def test_what_looks_like_an_address_is_said_to_be_hidden():
     with pytest.raises(userstate.EventError, match=r"^code \(hidden: an address\): must be "):
         userstate.build_event("running", "http://h/", "x")
+
+
+@pytest.mark.parametrize("refusal", [
+    answer(403, b'{"message": "upstream http://u:s3cret@h/x?token=1 says no"}'),
+    answer(403, b'{"errors": ["see https://h/x?token=s3cret"]}'),
+    b"HTTP/1.1 403 see http://u:s3cret@h/x?token=1\r\nContent-Length: 0\r\n\r\n",
+    answer(301, b"", "Location: http://u:s3cret@h/?token=1")], ids=range(4))
+def test_no_line_shows_the_user_or_query_of_an_address_in_an_answer(refusal, capsys):
+    with Peer(refusal) as peer:
+        assert userstate.main(["-v", "--url", peer.url, *EVENT_WORDS]) == 1
+    err = capsys.readouterr().err
+    assert "HTTP " in err
+    assert not re.search("s3c|token", err)

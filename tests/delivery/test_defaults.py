@@ -74,10 +74,11 @@ def test_the_defaults_are_worth_three_more_tries_whatever_the_fault(find, said, 
                 in line)
 
 
-def test_the_defaults_that_are_given_are_defaults_all_the_same(said, monkeypatch):
+@pytest.mark.parametrize("urls", [DEFAULTS, DEFAULTS[:1], DEFAULTS[::-1]], ids=len)
+def test_a_default_that_is_given_is_a_default_all_the_same(urls, said, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(userstate.RefusedError, match="switched off.*; refused at try 4 "):
-        userstate.fetch_metadata(metadata_url=" ".join(DEFAULTS), **said.options)
+        userstate.fetch_metadata(metadata_url=" ".join(urls), **said.options)
 
 
 def test_a_default_beside_an_address_that_was_given_does_not_end_its_tries(said, monkeypatch):
