@@ -209,6 +209,8 @@ def main(argv=None):
     """Serve until Ctrl-C or SIGTERM, and exit with the status."""
     options = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is what it reads again
     status = 0
     try:
         allow_descriptors()

@@ -133,6 +133,7 @@ class Run(NamedTuple):
     failures: Tuple[Event, ...] = ()  # of what has not succeeded since; the cause first
     state: str = ""  # failed, running, succeeded, or else what the machine called it
     state_at: str = ""  # since when it is in that state
+    has_forgotten: bool = False  # steps: an end of an unknown code may be of one of them
     ended: Optional[int] = None  # number of the latest end that left it in such a state
 
 
@@ -204,18 +205,20 @@ def _open(run, event):
     steps = run.steps
     if len(steps) >= STEPS_MOST:  # forget the first that has ended, but not the opening
         ended = [index for index, step in enumerate(steps) if step.ended_at and index]
-        forgotten = ended[0] if ended else 1
+        well = [index for index in ended if not steps[index].has_failed]
+        forgotten = (well or ended or [1])[0]
         steps = steps[:forgotten] + steps[forgotten + 1:]
+        run = run._replace(has_forgotten=True)
     step = Step(event.number, event.code, event.message, event.at)
     return run._replace(steps=(*steps, step))
 
 
 def _close(run, event):
     index = _find(run, event.code)
-    if index is None:
+    if index is None and not run.has_forgotten:
         return _close_all(run, event)
     steps = list(run.steps)
-    if steps[index].state != event.state:  # else it comes twice
+    if index is not None and steps[index].state != event.state:  # else it comes twice
         steps[index] = _ended(steps[index], event)
     failures = run.failures
     if event.state == "succeeded":

@@ -15,7 +15,7 @@ import urllib.parse
 
 from receiver import metadata, pages, program, views
 from receiver.events import read_event, utc_now
-from receiver.machines import device_id, is_address, usual_address
+from receiver.machines import device_id, is_address, usual_address, usual_name
 from receiver.parameters import (
     PAGE_MOST,
     PER_PAGE_MOST,
@@ -92,10 +92,13 @@ class Receiver(Server):
             self.store.put(machine, address, event, key,
                            None if self.machines.is_listed(machine) else most)
         else:
-            self.warnings.warn(f"an event of {machine} was dropped: it is not in --only")
+            self.warnings.warn(f"an event of {machine} was dropped: it is not in --only",
+                               client=address)
+
+    def end_waits(self):
+        self.store.let_go()
 
     def server_close(self):
-        self.store.let_go()
         super().server_close()
         self.store.close()
 
@@ -166,6 +169,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply_to_body()
 
     def reply_to_body(self):
+        self.server.answering.add(self.connection)
         try:
             self.dispatch()
         except TooManyError as error:
@@ -173,12 +177,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except StoreError as error:
             self.server.warnings.warn("the database fails, the answer is 500", f": {error}")
             self.reply_error(500, str(error))
+        finally:
+            self.wfile.flush()
+            self.server.answering.discard(self.connection)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
     def refused(self):
         """Refuse what no request may be, and return True; else note whose it is."""
         self.route, _, self.query = self.path.partition("?")
+        if re.match("https?://", self.route):  # RFC 9112, 3.2.2
+            self.route = urllib.parse.urlsplit(self.route).path or "/"
         refusal = self.head_refusal() or self.size_refusal()
         try:
             self.address = self.find_address()
@@ -289,9 +298,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def find_machine(self, text):
         """Return the machine that text names, by its name, address or id; None if none."""
         try:
-            machine = self.server.machines.named(text)
+            machine, name = self.server.machines.named(text), usual_name(text)
         except ValueError:
             return None
+        if machine != name and self.server.store.device(name):
+            return name  # it has told something before --names said whose name that is
         if re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", machine):
             row = self.server.store.device(machine)
             return row["machine"] if row else machine
@@ -657,9 +668,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else:
                 if not is_news:
                     return GOING
-                row = self.outcome(text, values)
-                if row is not None:
-                    return row
+            row = self.outcome(text, values)  # also without news: a name may be new
+            if row is not None:
+                return row
             seconds_left = ends_at - time.monotonic()
         return None
 
@@ -708,7 +719,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def warn_of(self, status, reason):
         address = getattr(self, "address", self.client_address[0])
-        self.server.warnings.warn(f"refused {address}: {status}, {reason!a:.300}")
+        self.server.warnings.warn(f"refused {address}: {status}, {reason!a:.300}",
+                                  client=address)
 
     def reply_error(self, status, reason, *headers):
         self.reply_json(status, {"errors": [reason]}, *headers)

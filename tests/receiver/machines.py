@@ -78,13 +78,13 @@ class Machines:
 
     def read(self):
         """Read the files, again if they have changed; NamesError leaves all as it was."""
-        only = None if self._only is None else frozenset(_read_only(self._only))
-        shown, machines = {}, {}
+        shown, machines, nobody = {}, {}, set()
         if self._names is not None:
-            shown, machines = _read_names(self._names)
-        self.only, self._shown, self._machines = only, shown, machines
-        self._own = {machines.get(name) for name in  # as /etc/hosts has them
-                     ("localhost", "ip6-localhost", socket.gethostname().lower())}
+            shown, machines, nobody = _read_names(self._names)
+        only = None
+        if self._only is not None:
+            only = frozenset(machines.get(name, name) for name in _read_only(self._only))
+        self.only, self._shown, self._machines, self._nobody = only, shown, machines, nobody
 
     def named(self, text):
         """Return the machine that text, an address, a NAME or a name of --names, means."""
@@ -113,7 +113,7 @@ class Machines:
         """The machines that are to report, as far as options and files name them."""
         if self.only is not None:
             return self.only
-        return frozenset(filter(_may_report, self._shown)) - self._own
+        return frozenset(filter(_may_report, self._shown)) - self._nobody
 
 
 def _may_report(address):
@@ -140,8 +140,13 @@ def _usual_word(word):
         raise NamesError(f"--only {word}: {error}{advice}") from None
 
 
+def _is_nobody(name):  # as /etc/hosts has them
+    return name in ("localhost", "broadcasthost", socket.gethostname().lower()
+                    ) or name.startswith("ip6-")
+
+
 def _read_names(path):
-    shown, machines = {}, {}
+    shown, machines, nobody = {}, {}, set()
     for number, line in _lines(path):
         words = line.split()
         if not words:
@@ -152,9 +157,11 @@ def _read_names(path):
             raise NamesError(f"{path}, line {number}: must be an address and a name"
                              ) from None
         shown.setdefault(machine, name)
-        for alias in (name, *others):
-            machines.setdefault(alias.lower(), machine)
-    return shown, machines
+        for alias in (name.lower(), *map(str.lower, others)):
+            machines.setdefault(alias, machine)
+            if _is_nobody(alias):
+                nobody.add(machine)
+    return shown, machines, nobody
 
 
 def _lines(path):  # without comments, numbered

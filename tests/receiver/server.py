@@ -89,6 +89,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.serving = {}  # connection: when its request began, of those with a thread
         self.waiting = set()  # connections of those that wait for a machine
         self.entering = threading.Lock()  # of waiting
+        self.answering = set()  # connections whose request has come whole
         self.room = Room()
         self.crowded_at = self.swept_at = -math.inf
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -188,14 +189,14 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         super().server_close()
         self.clients.put(None)
         ends_at = time.monotonic() + END_MOST
-        while self.is_answering() and time.monotonic() < ends_at:
+        while self.answering and time.monotonic() < ends_at:
+            self.end_waits()
             time.sleep(FULL_PAUSE)
         for connection in list(self.serving):
             cut_off(connection)
 
-    def is_answering(self):
-        """Return whether somebody waits who has been told that it ends."""
-        return bool(self.waiting)
+    def end_waits(self):
+        """Tell those who wait for a machine that the server ends."""
 
     def handle_error(self, request, client_address):
         """Say nothing of a client that went away."""

@@ -157,6 +157,11 @@ SELECT code, message, sum(count * (state = 'running')) AS running,
     sum(count * (state = 'succeeded')) AS succeeded
 FROM totals GROUP BY code, message ORDER BY code, message LIMIT :limit OFFSET :offset
 """
+END_OF_CODE = """
+SELECT * FROM events WHERE number = (SELECT max(number) FROM events
+    WHERE machine = :machine AND code = :code AND state IN ('succeeded', 'failed'))
+AND number > :after
+"""
 TOOK = """
 SELECT machine, seconds FROM steps
 WHERE code = :code AND message = :message AND seconds IS NOT NULL
@@ -248,9 +253,12 @@ class Store:
     def sweep(self):
         """Delete the events that are older than the days to keep, a few at a time."""
         before = events.utc_now() - datetime.timedelta(days=self.keep)
-        number = 0
-        while number is not None:
-            number = self._do(self._delete_older, events.time_text(before), number)
+        while True:
+            rows = self._read("SELECT number FROM events WHERE created_at < ? LIMIT ?",
+                              [events.time_text(before), SWEEP_MOST])
+            if not rows:
+                return
+            self._do(self._delete_events, [[row["number"]] for row in rows])
 
     def _do(self, function, *arguments):
         future = concurrent.futures.Future()
@@ -336,12 +344,8 @@ class Store:
         events_of_batch = writer.execute("DELETE FROM events WHERE machine = ?", [machine])
         return device.rowcount + events_of_batch.rowcount > 0
 
-    def _delete_older(self, writer, batch, before, number):
-        rows = writer.execute("SELECT number, created_at FROM events WHERE number > ? "
-                              "ORDER BY number LIMIT ?", [number, SWEEP_MOST]).fetchall()
-        old = [[row["number"]] for row in rows if row["created_at"] < before]
-        writer.executemany("DELETE FROM events WHERE number = ?", old)
-        return rows[-1]["number"] if old else None
+    def _delete_events(self, writer, batch, numbers):
+        writer.executemany("DELETE FROM events WHERE number = ?", numbers)
 
     def _tell(self, change):
         """Tell those who wait for a machine, and the observers, what is committed."""
@@ -430,7 +434,15 @@ class Store:
                               "char(10) || address || char(10) || message), lower(:text))")
         where = " AND ".join(conditions)
         total = self._first(f"SELECT count(*) AS count FROM devices WHERE {where}", values)
-        return total["count"], self._read(LIST_DEVICES.format(where=where), values)
+        rows = self._read(LIST_DEVICES.format(where=where), values)
+        return total["count"], [self._since_quiet(row) for row in rows]
+
+    def _since_quiet(self, row):
+        """Return row, of a machine that is quiet with the time since when it is."""
+        if row["shown"] == "quiet":
+            since = datetime.timedelta(seconds=self.quiet_after)
+            row["state_at"] = events.time_text(events.time_of(row["last_at"]) + since)
+        return row
 
     def machines(self):
         """Return all machines that have told something, a set."""
@@ -439,8 +451,9 @@ class Store:
     def device(self, machine, now=None):
         """Return the row of a machine, by its name or id, or None if it has no event."""
         values = {"machine": machine, "quiet_at": self._quiet_at(now or events.utc_now())}
-        return self._first(f"SELECT *, {SHOWN} AS shown FROM devices "
-                           "WHERE machine = :machine OR id = :machine", values)
+        row = self._first(f"SELECT *, {SHOWN} AS shown FROM devices WHERE machine = :machine "
+                          "OR id = :machine ORDER BY id = :machine DESC", values)
+        return row and self._since_quiet(row)
 
     def became_quiet(self, since, now):
         """Return the machines that became quiet between two moments."""
@@ -506,22 +519,24 @@ class Store:
         since: a time of time_text; an end that is not newer than both does not count.
         Nor, with since, does one that is in the future: the clock was wrong.
         """
-        number, telling = self._end(machine, code, after)
-        end = self.event(number) if number is not None else None
+        if code is None:
+            end, telling = self._end_of_all(machine, after)
+        else:
+            end = telling = self._first(END_OF_CODE, {"machine": machine, "code": code,
+                                                      "after": after})
         if end is None or since and not since < end["created_at"] <= events.time_text(
                 events.utc_now()):
             return None
-        return end if telling is None else self.event(telling) or end  # it may be deleted
+        return telling
 
-    def _end(self, machine, code, after):  # its number, and of the event that tells why
-        if code is not None:
-            row = self._first("SELECT max(number) AS number FROM events WHERE machine = ? "
-                              "AND code = ? AND state IN ('succeeded', 'failed') "
-                              "AND number > ?", [machine, code, after])
-            return row["number"], None
-        row = self._first("SELECT ended, telling FROM devices WHERE machine = ? AND state "
+    def _end_of_all(self, machine, after):  # and the event that tells why
+        row = self._first("SELECT * FROM devices WHERE machine = ? AND state "
                           "IN ('succeeded', 'failed') AND ended > ?", [machine, after])
-        return (row["ended"], row["telling"]) if row else (None, None)
+        if row is None:
+            return None, None
+        # As an event, if that has been deleted.
+        kept = {**row, "number": row["telling"], "created_at": row["state_at"], "key": None}
+        return self.event(row["ended"]) or kept, self.event(row["telling"]) or kept
 
     def close(self):
         """Write what has come in, and close the database; once is enough."""
@@ -572,7 +587,7 @@ class Change:
             row["run"], row["run_at"], events.Event(*kept["last"]), row["last_at"],
             tuple(events.Step(*step) for step in steps),
             tuple(events.Event(*failure) for failure in kept["failures"]),
-            row["state"], row["state_at"], row["ended"])
+            row["state"], row["state_at"], kept["has_forgotten"], row["ended"])
         return cls(machine, run)
 
     def take(self, number, row, quiet_after):
@@ -596,7 +611,8 @@ class Change:
             "state_at": run.state_at, "telling": telling.number, "code": telling.code,
             "message": telling.message, "failed": events.failed_steps(run),
             "ended": run.ended,
-            "kept": json.dumps({"last": run.last, "failures": run.failures})})
+            "kept": json.dumps({"last": run.last, "failures": run.failures,
+                                "has_forgotten": run.has_forgotten})})
         before = {step.number: step for step in getattr(self.run_before, "steps", ())}
         gone = before.keys() - {step.number for step in run.steps}
         writer.executemany("DELETE FROM steps WHERE machine = ? AND number = ?",
@@ -605,7 +621,8 @@ class Change:
         writer.executemany(KEEP_STEP, [
             dict(step._asdict(), machine=self.machine, seconds=_seconds(step))
             for step in changed])
-        self.ended = [(step.code, _seconds(step)) for step in changed if step.ended_at]
+        self.ended = [(step.code, _seconds(step)) for step in changed if step.ended_at
+                      and not (step.number in before and before[step.number].ended_at)]
 
 
 def _seconds(step):
