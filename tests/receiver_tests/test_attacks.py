@@ -168,7 +168,8 @@ def test_an_address_in_absolute_form_is_that_path(receiver):
 
 def test_of_a_hosts_file_what_is_no_machine_is_not_expected():
     lines = {"::1": "localhost ip6-loopback", "fe00::": "ip6-localnet",
-             "ff02::1": "ip6-allnodes", "255.255.255.255": "broadcasthost", "127.0.0.1": "localhost", "10.0.0.1": "web-01"}
+             "ff02::1": "ip6-allnodes", "255.255.255.255": "broadcasthost",
+             "127.0.0.1": "localhost", "10.0.0.1": "web-01"}
     with Receiver(names=lines) as receiver:
         never = read_json(receiver, "/devices?state=never")["devices"]
         assert [device["device"] for device in never] == ["10.0.0.1"]
