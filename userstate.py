@@ -955,9 +955,9 @@ def _run_command(code, message, command, every=None, log=None, **options):
         raise EventError(f"option {_hide(command[0])}: must be before CODE MESSAGE, "
                          "or behind -- if it is the COMMAND; see --help")
     if threading.current_thread() is not threading.main_thread():
-        raise EventError("run: must be in the main thread, which gets the signals")
+        raise EventError("run: must be in the main thread")
     if not hasattr(signal, "sigtimedwait"):
-        raise EventError("run: needs signal.sigtimedwait, that is CPython on Linux")
+        raise EventError("run: needs signal.sigtimedwait, as Linux has it")
     report = step(code, message, every, **options)
     is_dry, writer, reader = "dry_run" in options, None, None
     with ExitStack() as files:

@@ -58,6 +58,6 @@ def test_a_command_is_not_started(words, edge_python, tmp_path):
     with Peer(ACCEPTED) as peer:
         done = run(*words, url=peer.url, before=OTHER, python=edge_python)
         assert peer.requests == []
-    line = "run: needs signal.sigtimedwait, that is CPython on Linux"
+    line = "run: needs signal.sigtimedwait, as Linux has it"
     assert done == (2, "", f"userstate: {line}\n")
     assert not ran.exists()

@@ -6,23 +6,23 @@ import shutil
 
 import pytest
 
-from support.files import SCRIPT, SOURCE, TESTS, TOP
+from support.files import SCRIPT, TESTS, TOP
 from support.interpreters import PYTHONS, hide
-from support.peers import ACCEPTED, Peer, document
+from support.peers import ACCEPTED, DEAD, Peer, document
 from support.processes import run_code, run_command
 from support.readme import (
-    CHECKSUM,
     MARKS,
     README,
     SHELL,
+    WHOLE,
     adapted,
     block,
     joined,
     replaced,
-    section,
+    sections,
     timeline,
 )
-from support.receivers import ReceiverProcess
+from support.receivers import ReceiverProcess, read_page
 from support.scripts import shell
 from support.tools import check, needs
 
@@ -35,7 +35,7 @@ def test_each_block_has_its_test():
     assert kinds.pop("sh") == len(SHELL) == len(MARKS)
     assert kinds.pop("text") == 4  # the demo, make serve, the timeline, the usage
     assert kinds == dict(python=2, yaml=1, ipxe=1, kickstart=1, preseed=1, autoinstall=1,
-                         systemd=2, ansible=1)
+                         systemd=2, ansible=1, hcl=1)
 
 
 def pasted(text, metadata_url, folder):
@@ -44,20 +44,35 @@ def pasted(text, metadata_url, folder):
     return shell(adapted(text, metadata_url, folder), folder, "-eu")
 
 
-def test_get_it_prints_the_checksum_of_what_it_copied(tmp_path, receiver):
-    (tmp_path / "web").mkdir()
-    text = replaced(SHELL["get"], "FOLDER=/tmp", f"FOLDER={tmp_path}/web")
-    done = pasted(text, receiver.metadata_url, tmp_path)
-    assert done.status == 0
-    assert done.out.split()[0] == CHECKSUM
-    assert (tmp_path / "web" / "userstate.py").read_bytes() == SOURCE
+TWO = ["user.1000 running hey im still running", "user.1010 running install nginx",
+       "user.1010 failed install nginx: exit status 100 after N s"]
 
 
-@pytest.mark.parametrize("name", ["event", "curl"])
+def test_the_first_commands_print_and_end_as_the_readme_says(tmp_path, receiver):
+    done = pasted(SHELL["two"], receiver.metadata_url, tmp_path)
+    assert done == (100, "", "no such package\n")
+    assert timeline(receiver) == TWO
+
+
+def test_the_page_shows_the_three_commands_as_the_readme_says(tmp_path, receiver):
+    pasted(SHELL["two"], receiver.metadata_url, tmp_path)
+    assert run_code(block("python", "userstate.step("), env=receiver.env).status == 0
+    assert timeline(receiver) == [*TWO, "user.1020 running install packages",
+                                  "user.1020 succeeded install packages: done after N s"]
+    said = re.search("with the message of what failed,\n`([^`]*)`", README).group(1)
+    table = re.search("<tbody>(.*)</tbody>", read_page(receiver), re.S).group(1)
+    row, = table.split("<tr>")[1:]
+    assert said in " ".join(re.sub("<[^>]*>", " ", row).split())
+    assert row.startswith('<td class="state"><span class="failed">failed</span>')
+    assert 'href="/devices/127.0.0.1"' in row
+    assert row.count("<rect") == 3  # a bar for each step
+
+
+@pytest.mark.parametrize("name", ["fetched", "curl"])
 def test_the_first_event_is_seen(name, tmp_path, receiver):
     needs("curl")
     assert pasted(SHELL[name], receiver.metadata_url, tmp_path) == (0, "", "")
-    assert timeline(receiver) == ["user.1000 running hey im still running"]
+    assert timeline(receiver) == TWO[:1]
 
 
 def test_curl_finds_the_address_in_a_document_of_one_line(tmp_path):
@@ -83,13 +98,20 @@ def test_the_image_gets_the_program_with_its_run_bit(tmp_path, receiver):
 
 
 @pytest.mark.parametrize("mark, out, events", [
-    ("send_user_state_event", "", ["user.1000 running hey im still running"]),
-    ("step", "installing\n", ["user.1010 running install packages",
-                              "user.1010 succeeded install packages: done after N s"])])
+    ("send_user_state_event", "", TWO[:1]),
+    ("step", "installing\n", ["user.1020 running install packages",
+                              "user.1020 succeeded install packages: done after N s"])])
 def test_the_python_block_runs_with(mark, out, events, receiver):
     text = block("python", f"userstate.{mark}(")
     assert run_code(text, env=receiver.env) == (0, out, "")
     assert timeline(receiver) == events
+
+
+def test_the_python_block_goes_on_without_a_receiver():
+    text = block("python", "userstate.send_user_state_event(")
+    done = run_code(text, env={"USERSTATE_URL": DEAD, "USERSTATE_DEADLINE": "0.2"})
+    assert done.status == 0
+    assert done.out.startswith("the installation goes on without it: ")
 
 
 def same_in_each_run(text):
@@ -121,7 +143,8 @@ def test_make_serve_prints_what_the_readme_shows():
 def scripts():
     """Return every shell script of the README, by the name of its block."""
     found = dict(SHELL)
-    found["kickstart"] = "\n".join(map(section, ("pre", "post", "onerror")))
+    for name in ("pre", "post", "onerror"):
+        found[f"kickstart {name}"] = "\n".join(f"({text})" for text in sections(name))
     found["preseed"] = "\n".join(
         re.findall("_command string (.*)$", joined(block("preseed")), re.M))
     for kind, start in (("yaml", "content: [|]"), ("autoinstall", "    - [|]")):
@@ -139,6 +162,45 @@ def test_shellcheck(name):
 
 def test_each_recipe_is_folded():
     recipes = re.search(r"^## Recipes\n.*?^## ", README, re.M | re.S).group()
-    assert recipes.count("<details>") == recipes.count("</details>") == 6
+    assert recipes.count("<details>") == recipes.count("</details>") == 7
     outside = re.sub("(?s)<details>.*?</details>", "", recipes)
     assert "```" not in outside
+
+
+def plain_lines():
+    """Yield each line of the README that is no row of a table."""
+    for line in WHOLE.splitlines():
+        if not line.startswith("|"):
+            yield line
+
+
+# What cannot be broken: an address, and a line of a unit.
+LONG = ("export USERSTATE_URL=", "ExecStart=")
+
+
+def test_no_line_outside_tables_is_wider_than_100_columns():
+    assert [line for line in plain_lines()
+            if len(line) > 100 and not line.startswith(LONG)] == []
+
+
+def anchors():
+    """Return the names of the sections, as GitHub makes them."""
+    return [re.sub("[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+            for title in re.findall("^##+ (.*)$", re.sub("(?ms)^```.*?^```$", "", WHOLE), re.M)]
+
+
+def test_each_link_leads_to_a_section():
+    assert set(re.findall(r"\]\(#([^)]*)\)", WHOLE)) <= set(anchors())
+
+
+def test_the_contents_are_the_sections_in_their_order():
+    contents, = re.findall(r"(?m)(?:^- \[.*\n)+", WHOLE.partition("\n## ")[0])
+    assert re.findall(r"\(#([^)]*)\)", contents) == anchors()
+
+
+def test_the_receiver_is_not_called_a_service():
+    """A service is systemd's here, or part of a name."""
+    text = re.sub("(?ms)^```.*?^```$", "", WHOLE).replace("Name or service not known", "")
+    assert re.findall(r".*\bservice\b.*", text) == []
+    assert "800 lines" not in WHOLE
+    assert "at most 1000 lines" in WHOLE

@@ -21,9 +21,11 @@ from support.readme import (
 )
 from support.scripts import (
     BAD_FILES,
+    DASH_AND_SLOWLY_OTHERS,
     GOOD_FILE,
     TIMELINE,
     WORKING_PYTHON,
+    command_of,
     shell,
     tools_in,
     write_program,
@@ -76,9 +78,9 @@ def test_the_script_of_the_config_runs_without_reports(fault, status, tmp_path, 
 
 @slow
 @pytest.mark.parametrize("fault", ["refuses", "hangs"])
-def test_what_a_step_waits_for_a_dead_service(fault, tmp_path):
-    event, step = map(int, re.search("waits ([0-9]+) seconds for a service\\nthat is dead, and "
-                                     "a step ([0-9]+)", README).groups())
+def test_what_a_step_waits_for_a_dead_receiver(fault, tmp_path):
+    event, step = map(int, re.search("waits\\n([0-9]+) seconds for a receiver that is dead, "
+                                     "and a step ([0-9]+)", README).groups())
     with Peer(GOOD_FILE) as files, Peer(hang) as peer:
         port = {"refuses": DEAD_PORT, "hangs": peer.port}[fault]
         text = script_of_the_config("true", f"http://127.0.0.1:{port}/metadata", tmp_path,
@@ -86,6 +88,35 @@ def test_what_a_step_waits_for_a_dead_service(fault, tmp_path):
         with at_most(step + 2, least=event):
             done = shell(text, tmp_path)
     assert done.status == 0, done
+
+
+# What may stand between `userstate` and CODE; all of it is dropped without Python.
+RUN_OPTIONS = ["", "--every 5 ", "--every=5 ", "--log {log} ", "--every 5 --log={log} ", "-- "]
+
+
+@pytest.mark.parametrize("python", [WORKING_PYTHON, None], ids=["python3", "no python3"])
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
+def test_each_form_of_a_step_of_the_config(shell, python, tmp_path, receiver):
+    tools = tools_in(tmp_path / "tools", "curl", "sha256sum", python=python)
+    log = tmp_path / "log"
+    steps = "".join(f'step {options}1010 "a  b"{" --" * (number % 2)} '
+                    f"sh -c 'echo \"$0\"; exit 3' '{number}  x' || echo $?\n"
+                    for number, options in enumerate(RUN_OPTIONS)).format(log=log)
+    with Peer(GOOD_FILE) as files:
+        text = adapted(block("yaml"), receiver.metadata_url, tmp_path, files.port)
+        text = yaml_of(text)["write_files"][0]["content"]
+        text = replaced(text, f'step 1010 "install nginx" {INSTALL}\n', steps)
+        done = run_command(*command_of(shell, text), env={"PATH": tools}, seconds=60)
+    assert_each_was_run(done, log if python else None)
+
+
+def assert_each_was_run(done, log):
+    """log: where the steps with --log write, if the program runs them."""
+    out = "".join(f"{number}  x\n" * (log is None or "--log" not in options) + "3\n"
+                  for number, options in enumerate(RUN_OPTIONS))
+    assert done.status == 0
+    assert done.out.endswith(out), done
+    assert log is None or log.read_text() == "3  x\n4  x\n"
 
 
 def carrying(metadata_url, folder):
@@ -150,6 +181,32 @@ def test_the_commands_of_the_config_that_carries_it(python, status, reports, tmp
     done = run_command(find("sh"), "-c", commands, seconds=60, env={"PATH": tools})
     assert done.status == status, done
     assert timeline(receiver) == reports
+
+
+@pytest.mark.parametrize("python", [WORKING_PYTHON, None], ids=["python3", "no python3"])
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
+def test_each_form_of_a_command_of_the_config_that_carries_it(shell, python, tmp_path,
+                                                              receiver):
+    """Events are no commands: without Python, nothing is run for them."""
+    config = carrying(receiver.metadata_url, tmp_path)
+    tools = tools_in(tmp_path / "tools", python=python)
+    (tmp_path / "tools" / "env").symlink_to(find("env"))
+    write_program(tmp_path / "tools" / "userstate", program_in(config))
+    log = tmp_path / "log"
+    before = ["", "--deadline 5 ", "--timeout=5 ", "-v --deadline=5 ", "--verbose ", "-v "]
+    steps = "".join(f'userstate {general}run {options}1010 "a  b"{" --" * (number % 2)} '
+                    f"sh -c 'echo \"$0\"; exit 3' '{number}  x' || echo $?\n"
+                    for number, (general, options) in enumerate(zip(before, RUN_OPTIONS)))
+    events = ('userstate running 1000 "echo no"\nuserstate 3 1001 echo\n'
+              "userstate --deadline 5 succeeded 1001 echo\nset -e\n"
+              "userstate --deadline 5 succeeded 1001 echo\nset +e\n")
+    commands = yaml_of(config)["runcmd"]
+    assert INSTALL in commands.pop()
+    text = "\n".join([*commands, events + steps.format(log=log)])
+    done = run_command(*command_of(shell, text), env={"PATH": tools}, seconds=60)
+    assert_each_was_run(done, log if python else None)
+    assert "no\n" not in done.out
+    assert bool(receiver.shown()) == bool(python)
 
 
 # What of cloud-init would change this machine is left out.

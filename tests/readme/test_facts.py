@@ -36,6 +36,7 @@ def test_the_day_is_named_that_the_defaults_were_switched_off():
 @pytest.mark.parametrize("words", [
     f"| `--timeout SECONDS` | `USERSTATE_TIMEOUT` | {userstate.TIMEOUT} |",
     f"| `--deadline SECONDS` | `USERSTATE_DEADLINE` | {userstate.DEADLINE} |",
+    f"| the receiver, later on | {userstate.DEADLINE} seconds for each event;",
     f"after pauses of {', '.join(map(str, userstate.PAUSES))}, 15 ... seconds",
     f"makes a pause longer, up to {userstate.RETRY_AFTER_MOST} seconds"])
 def test_the_readme_has_the_number_of_the_program(words):
@@ -89,6 +90,7 @@ OF_METADATA = {
 # Which of them a system says depends on its resolver.
 OF_NAMES = ["Name or service not known", "Temporary failure in name resolution"]
 OF_DOWNLOADS = ["incomplete download"]
+OF_OTHERS = ["HTTP 403"]
 OF_CERTIFICATES = ["certificate verify failed", "is the clock right?"]
 
 
@@ -101,7 +103,7 @@ def said_by_an_event(*options, **how):
 
 def test_each_line_of_the_table_has_its_test():
     assert sorted(TABLE) == sorted(
-        [*OF_CALLS, *OF_METADATA, *OF_NAMES, *OF_DOWNLOADS, *OF_CERTIFICATES])
+        [*OF_CALLS, *OF_METADATA, *OF_NAMES, *OF_DOWNLOADS, *OF_OTHERS, *OF_CERTIFICATES])
 
 
 @pytest.mark.parametrize("line", OF_CALLS)
@@ -122,6 +124,15 @@ def test_a_call_says_of_the_metadata(line):
 def test_a_call_says_that_a_name_cannot_be_looked_up():
     err = said_by_an_event("--url", "http://nobody.invalid/")
     assert re.search("name|Name|resol", err)
+
+
+def test_a_call_says_that_the_address_is_that_of_another_machine(receiver):
+    address = f"{receiver.url}/devices/192.0.2.7/events"
+    assert "HTTP 403" in said_by_an_event("--url", address)
+    assert "HTTP 403" in said_by_an_event(
+        "--metadata-url", f"{receiver.url}/devices/192.0.2.7/metadata")
+    for mended in (address.replace("192.0.2.7", "NAME"), f"{receiver.url}/events"):
+        assert run("--url", mended, *EVENT_WORDS) == (0, "", "")
 
 
 def test_half_a_download_says_that_it_is_incomplete():

@@ -1,31 +1,31 @@
 """The user-data script: what it reports in each shell, and its steps if that cannot be."""
 import collections
+import hashlib
 import re
+import stat
 
 import pytest
 
+from receiver import program
 from support.files import SOURCE
 from support.interpreters import hide
-from support.peers import DEAD, DEAD_PORT, Peer, answer, hang
+from support.peers import DEAD, DEAD_PORT, Peer, answer, hang, part
 from support.processes import run_command
-from support.readme import CHECKSUM, README, SHELL, adapted, replaced
-from support.receivers import in_threads
+from support.readme import CHECKSUM, README, SHELL, adapted, replaced, timeline
 from support.scripts import (
-    FETCHERS,
+    DASH_AND_SLOWLY_OTHERS,
     GOOD_FILE,
     PYTHON,
+    SHELLS,
+    SURE,
     TIMELINE,
     WORKING_PYTHON,
+    command_of,
     tools_in,
 )
-from support.tools import find, needs, slow
+from support.tools import slow
 from support.waiting import at_most
 
-SHELLS = {"bash": ["bash"], "dash": ["dash"], "ash": ["busybox", "ash"], "ksh": ["ksh"],
-          "zsh": ["zsh"], "mksh": ["mksh"]}
-SURE = ["bash", "dash", "ash"]  # that is, sh on a machine
-OTHERS = ["ksh", "zsh", "mksh"]
-SURE_AND_SLOWLY_OTHERS = [*SURE, *(pytest.param(shell, marks=slow) for shell in OTHERS)]
 STEPS_SAY = "no such package\n"
 WITHOUT = "going on without reports\n"
 SUCCESS = ("user.1000", "succeeded", "user-data")
@@ -33,13 +33,9 @@ SUCCESS = ("user.1000", "succeeded", "user-data")
 
 def run_in(shell, text, folder, tools=None, **environment):
     """Run text in shell, with tools as its PATH; tell how it ended."""
-    command, *words = SHELLS[shell]
-    needs(command)
     tools = tools or tools_in(folder / "tools", busybox=shell == "ash")
-    done = run_command(find(command), *words, "-c", text, seconds=400, traces=True,
+    return run_command(*command_of(shell, text), seconds=400, traces=True,
                        env=dict({"PATH": tools, "TMPDIR": str(folder)}, **environment))
-    assert done.out == "", done
-    return done
 
 
 def script(metadata_url, folder, port):
@@ -53,12 +49,29 @@ def hurried(text, tries="0 0 0 0 0", limit="0.3"):
     text = replaced(text, "for pause in 0 1 2 4 8", f"for pause in {tries}")
     text = replaced(text, "DEADLINE=5", "DEADLINE=0.2")
     text = text.replace("--deadline 60", "--deadline 0.3")
-    assert "timeout 30" in text
-    return text.replace("timeout 30", f"timeout {limit}")
+    return replaced(text, "Timer(30", f"Timer({limit}")
 
 
 def that_succeeds(text):
     return replaced(text, "exit 100", "true")
+
+
+def with_steps(text, steps):
+    """Return text with these steps in place of its own."""
+    head, _, _ = text.partition("step 1010")
+    return head + steps
+
+
+def test_the_receiver_serves_the_script_of_the_readme():
+    assert program.template() == SHELL["script"]
+
+
+def test_the_receiver_fills_in_the_three_values():
+    text = program.script("http://192.0.2.1:8000", "http://192.0.2.1:8000/metadata")
+    changed = [line for line in text.splitlines() if line not in SHELL["script"].splitlines()]
+    assert changed == [
+        "PROGRAM=http://192.0.2.1:8000/userstate.py", f"SHA256={CHECKSUM}",
+        "export USERSTATE_METADATA_URL=http://192.0.2.1:8000/metadata"]
 
 
 @pytest.mark.parametrize("shell, shown", [
@@ -71,17 +84,17 @@ def that_succeeds(text):
 def test_the_timeline_is_that_of_the_readme_in(shell, shown, tmp_path, receiver):
     with Peer(GOOD_FILE) as files:
         text = script(receiver.metadata_url, tmp_path, files.port)
-        assert run_in(shell, text, tmp_path) == (100, "", STEPS_SAY)
+        assert run_in(shell, text, tmp_path) == (100, STEPS_SAY, "")
     assert len(files.requests) == 1
     assert (tmp_path / "app").is_dir()
     assert receiver.shown() == shown
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
 def test_success_is_shown_as_success_in(shell, tmp_path, receiver):
     with Peer(GOOD_FILE) as files:
         text = that_succeeds(script(receiver.metadata_url, tmp_path, files.port))
-        assert run_in(shell, text, tmp_path) == (0, "", STEPS_SAY)
+        assert run_in(shell, text, tmp_path) == (0, STEPS_SAY, "")
     assert receiver.shown()[-1] == SUCCESS
     assert len(receiver.shown()) == 8
 
@@ -94,14 +107,18 @@ def run_until_killed(shell, name, folder, receiver):
         return run_in(shell, text, folder)
 
 
-@pytest.mark.parametrize("name, status", [("HUP", 129), ("INT", 130), ("TERM", 143)])
+SIGNALS = [("TERM", 143), pytest.param("HUP", 129, marks=slow),
+           pytest.param("INT", 130, marks=slow)]
+
+
+@pytest.mark.parametrize("name, status", SIGNALS)
 @pytest.mark.parametrize("shell", ["bash", "dash", "ash", "ksh", "zsh"])
 def test_a_signal_is_shown_as_a_failure_in(shell, name, status, tmp_path, receiver):
     assert run_until_killed(shell, name, tmp_path, receiver).status == status
     assert receiver.shown()[-1] == ("user.1000", "failed", f"user-data: exit status {status}")
 
 
-@pytest.mark.parametrize("name, status", [("HUP", 129), ("INT", 130), ("TERM", 143)])
+@pytest.mark.parametrize("name, status", SIGNALS)
 def test_mksh_shows_a_signal_as_a_failure_and_ends_with_0(name, status, tmp_path, receiver):
     assert run_until_killed("mksh", name, tmp_path, receiver).status == 0  # as the README says
     assert receiver.shown()[-1] == ("user.1000", "failed", f"user-data: exit status {status}")
@@ -116,35 +133,123 @@ def test_the_python_of_red_hat_will_do(tmp_path, receiver):
     assert receiver.shown() == TIMELINE
 
 
-def test_set_x_shows_no_program(tmp_path, receiver):
+def test_set_x_shows_the_script_and_not_the_program(tmp_path, receiver):
     with Peer(GOOD_FILE) as files:
         text = script(receiver.metadata_url, tmp_path, files.port)
         done = run_in("dash", "set -x\n" + text, tmp_path)
     assert len(done.err) < 10000
-    assert "import sys" not in done.err
+    assert "import getopt" in SOURCE.decode()
+    assert "import getopt" not in done.err
+    assert receiver.shown() == TIMELINE
 
 
-# What can be wrong: the answer of the file server, python3, and the environment.
-Cause = collections.namedtuple("Cause", "file python environment")
-THIN_PYTHON = f"""#!{PYTHON}
-{hide("json")}
-import runpy
+# How a step may be written: options, operands, what stands before the command.
+FORMS = ["1010 m", "1010 m --", "--every 5 --log={log} 1010 m",
+         "--log {log} --every=5 1010 m --", "-- 1010 m", "--e 5 --l {log} -- 1010 m"]
+
+
+@pytest.mark.parametrize("python", [WORKING_PYTHON, None], ids=["reports", "no reports"])
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
+def test_each_form_of_a_step_runs_its_command_in(shell, python, tmp_path, receiver):
+    steps = "".join(f"step {form} sh -c 'echo \"$0 $1\"; exit 3' {number} 'a  b' || echo $?\n"
+                    for number, form in enumerate(FORMS)).format(log=tmp_path / "other.log")
+    tools = tools_in(tmp_path / "tools", python=python, busybox=shell == "ash")
+    with Peer(GOOD_FILE) as files:
+        text = with_steps(script(receiver.metadata_url, tmp_path, files.port), steps)
+        done = run_in(shell, text, tmp_path, tools)
+    assert done.status == 0, done
+    if python:  # what has a --log of its own writes there
+        assert (tmp_path / "other.log").read_text() == "2 a  b\n3 a  b\n5 a  b\n"
+        assert len(receiver.shown()) == 2 + 2 * len(FORMS)
+        assert receiver.shown()[2][2] == "m: exit status 3 after 0 s: 0 a  b"
+        assert done.out == "0 a  b\n3\n1 a  b\n3\n3\n3\n4 a  b\n3\n3\n"
+    else:
+        assert done.out == "".join(f"{number} a  b\n3\n" for number in range(len(FORMS)))
+        assert receiver.shown() == []
+
+
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
+def test_what_a_step_writes_is_shown_once_and_in_order(shell, tmp_path, receiver):
+    steps = ("echo before\nstep 1010 a sh -c 'echo 1; echo 2 >&2'\nstep 1020 b true\n"
+             "step 1030 c sh -c 'echo 3; exit 4'\n")
+    with Peer(GOOD_FILE) as files:
+        text = with_steps(script(receiver.metadata_url, tmp_path, files.port), steps)
+        assert run_in(shell, text, tmp_path) == (4, "before\n1\n2\n3\n", "")
+    assert "user.1030 failed c: exit status 4 after N s: 3" in timeline(receiver)
+
+
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
+def test_a_log_that_cannot_be_written_is_a_line(shell, tmp_path, receiver):
+    """The output stays where it would have been."""
+    (tmp_path / "userstate.log").mkdir()
+    with Peer(GOOD_FILE) as files:
+        done = run_in(shell, script(receiver.metadata_url, tmp_path, files.port), tmp_path)
+    assert done.status == 100, done
+    assert "userstate.log': Is a directory; it is not written\n" in done.err
+    assert STEPS_SAY in done.err
+    assert "user.1020 failed install: exit status 100 after N s" in timeline(receiver)
+
+
+def test_only_root_may_change_the_program_and_read_the_log(tmp_path, receiver):
+    with Peer(GOOD_FILE) as files:
+        run_in("dash", script(receiver.metadata_url, tmp_path, files.port), tmp_path)
+    assert stat.S_IMODE((tmp_path / "userstate.log").stat().st_mode) == 0o600
+    assert not (tmp_path / "userstate.py").stat().st_mode & 0o022
+
+
+# What can be wrong: the answer of the file server, python3, and the environment; the reason
+# that is said, and how often the file is asked for.
+Cause = collections.namedtuple("Cause", "file python environment reason tries")
+
+
+def without(module, is_old=False):
+    """Return the text of a python3 that lacks a module, or for which the file is too new."""
+    old = 'compile("print 1", sys.argv[0], "exec")' if is_old else ""
+    return f"""#!{PYTHON}
+{hide(module)}
 del sys.argv[:2]  # itself and -I
-runpy.run_path(sys.argv[0], run_name="__main__")
+if sys.argv[0] == "-c":
+    del sys.argv[0]
+    code, sys.argv[0] = sys.argv[0], "-c"
+    exec(code, dict(__name__="__main__"))
+else:
+    {old}
+    import runpy
+    runpy.run_path(sys.argv[0], run_name="__main__")
 """
+
 CAUSES = {
-    "no Python": Cause(GOOD_FILE, None, {}),
-    "a Python that does not start": Cause(GOOD_FILE, "#!/nonexistent\n", {}),
-    "a Python without json": Cause(GOOD_FILE, THIN_PYTHON, {}),
-    "an empty file": Cause(answer(200), WORKING_PYTHON, {}),
-    "a file that was cut": Cause(GOOD_FILE[:20000], WORKING_PYTHON, {}),
-    "half a file": Cause(answer(200, SOURCE[:20000]), WORKING_PYTHON, {}),
-    "a file of another checksum": Cause(answer(200, SOURCE + b"#\n"), WORKING_PYTHON, {}),
-    "a page that it is not found": Cause(answer(404, b"<html>"), WORKING_PYTHON, {}),
-    "a file server that hangs": Cause(hang, WORKING_PYTHON, {}),
-    "no folder to write to": Cause(GOOD_FILE, WORKING_PYTHON, {"TMPDIR": "/nonexistent"}),
-    "a deadline that is no number": Cause(GOOD_FILE, WORKING_PYTHON,
-                                          {"USERSTATE_DEADLINE": "soon"}),
+    "no Python": Cause(GOOD_FILE, None, {}, "no python3\n", 0),
+    "a Python that does not start": Cause(GOOD_FILE, "#!/nonexistent\n", {}, "python3", 0),
+    "a Python without json": Cause(
+        GOOD_FILE, without("json"), {},
+        "No module named 'json'; install python3", 1),
+    "a Python without urllib": Cause(
+        GOOD_FILE, without("urllib"), {}, "python3: No module named 'urllib'\n", 0),
+    "a Python without hashlib": Cause(
+        GOOD_FILE, without("hashlib"), {}, "python3: No module named 'hashlib'\n", 0),
+    "a Python that is too old": Cause(
+        GOOD_FILE, without("-", is_old=True), {}, "SyntaxError: ", 1),
+    "an empty file": Cause(answer(200), WORKING_PYTHON, {}, "its SHA-256 is e3b0c44298", 1),
+    "a file that was cut": Cause(GOOD_FILE[:20000], WORKING_PYTHON, {}, "IncompleteRead", 5),
+    "half a file": Cause(answer(200, SOURCE[:20000]), WORKING_PYTHON, {}, "its SHA-256 is", 1),
+    "a file of another checksum": Cause(
+        answer(200, SOURCE + b"#\n"), WORKING_PYTHON, {},
+        f"its SHA-256 is {hashlib.sha256(SOURCE + b'#' + bytes([10])).hexdigest()}, "
+        f"not {CHECKSUM}\n", 1),
+    "a page that it is not found": Cause(
+        answer(404, b"<html>"), WORKING_PYTHON, {}, "HTTP Error 404", 5),
+    "a connection that is closed": Cause(b"", WORKING_PYTHON, {}, "closed", 5),
+    "a file server that hangs": Cause(
+        hang, WORKING_PYTHON, {}, "not there after 30 seconds", 5),
+    "a file that drips": Cause(
+        part(GOOD_FILE[:20000], b"#"), WORKING_PYTHON, {}, "not there after 30 seconds", 5),
+    "no folder to write to": Cause(
+        GOOD_FILE, WORKING_PYTHON, {"TMPDIR": "/nonexistent"},
+        "No such file or directory: '/nonexistent/userstate.py'\n", 1),
+    "a deadline that is no number": Cause(
+        GOOD_FILE, WORKING_PYTHON, {"USERSTATE_DEADLINE": "soon"},
+        "userstate: USERSTATE_DEADLINE 'soon': ", 1),
 }
 
 
@@ -153,28 +258,32 @@ def run_without_reports(shell, text, folder, python=WORKING_PYTHON, **environmen
     tools = tools_in(folder / "tools", python=python, busybox=shell == "ash")
     done = run_in(shell, hurried(text), folder, tools, **environment)
     assert done.status == 100, done
-    assert WITHOUT + STEPS_SAY in done.err
+    assert done.out == ""
+    assert done.err.endswith(WITHOUT + STEPS_SAY)
     assert (folder / "app").is_dir()
+    return done.err
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-@pytest.mark.parametrize("shell", SURE_AND_SLOWLY_OTHERS)
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
 def test_the_steps_run_without_reports(shell, cause, tmp_path, receiver):
-    file, python, environment = CAUSES[cause]
+    file, python, environment, reason, tries = CAUSES[cause]
     with Peer(file) as files:
         text = script(receiver.metadata_url, tmp_path, files.port)
-        run_without_reports(shell, text, tmp_path, python, **environment)
+        err = run_without_reports(shell, text, tmp_path, python, **environment)
+        assert len(files.requests) == tries
+    assert err.count(reason) == max(tries, 1)
     assert receiver.shown() == []
 
 
-@pytest.mark.parametrize("shell", SURE_AND_SLOWLY_OTHERS)
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
 def test_the_steps_run_without_a_file_server(shell, tmp_path, receiver):
     text = script(receiver.metadata_url, tmp_path, DEAD_PORT)
     run_without_reports(shell, text, tmp_path)
     assert receiver.shown() == []
 
 
-@pytest.mark.parametrize("shell", SURE_AND_SLOWLY_OTHERS)
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
 def test_the_steps_run_with_an_address_without_http(shell, tmp_path, receiver):
     with Peer(GOOD_FILE) as files:
         text = script("metadata.example.com/metadata", tmp_path, files.port)
@@ -198,33 +307,19 @@ PASSING = {"late": ([b"", answer(503)], "30"), "hangs": ([hang], "2"),
 
 
 @pytest.mark.parametrize("fault", PASSING)
-@pytest.mark.parametrize("fetcher", FETCHERS)
-def test_a_file_server_that_recovers_is_asked_again(fetcher, fault, tmp_path, receiver):
-    tools = tools_in(tmp_path / "tools", fetcher)
+def test_a_file_server_that_recovers_is_asked_again(fault, tmp_path, receiver):
     answers, limit = PASSING[fault]
     with Peer(*answers, GOOD_FILE) as files:
         text = script(receiver.metadata_url, tmp_path, files.port)
-        done = run_in("dash", hurried(text, limit=limit), tmp_path, tools)
+        done = run_in("dash", hurried(text, limit=limit), tmp_path)
     assert done.status == 100, done
+    assert WITHOUT not in done.err
     assert receiver.shown() == TIMELINE
 
 
-@pytest.mark.parametrize("fault", PASSING)
-@pytest.mark.parametrize("fetcher", FETCHERS)
-def test_a_file_server_that_does_not_recover_is_given_up(fetcher, fault, tmp_path, receiver):
-    tools = tools_in(tmp_path / "tools", fetcher)
-    answers, _ = PASSING[fault]
-    with Peer(*answers) as files:
-        text = script(receiver.metadata_url, tmp_path, files.port)
-        done = run_in("dash", hurried(text), tmp_path, tools)
-    assert done.status == 100, done
-    assert WITHOUT in done.err
-    assert receiver.shown() == []
-
-
 @pytest.mark.parametrize("step, status", [("exit 100", 100), ("exit 0", 0)])
-@pytest.mark.parametrize("shell", SURE)
-def test_a_dead_service_changes_no_status(shell, step, status, tmp_path):
+@pytest.mark.parametrize("shell", DASH_AND_SLOWLY_OTHERS)
+def test_a_dead_receiver_changes_no_status(shell, step, status, tmp_path):
     with Peer(GOOD_FILE) as files:
         text = hurried(script(DEAD, tmp_path, files.port))
         done = run_in(shell, replaced(text, "exit 100", step), tmp_path)
@@ -232,7 +327,7 @@ def test_a_dead_service_changes_no_status(shell, step, status, tmp_path):
     assert "Connection refused" in done.err
 
 
-def test_a_service_that_comes_back_gets_the_end(tmp_path, receiver):
+def test_a_receiver_that_comes_back_gets_the_end(tmp_path, receiver):
     """The short deadline is a shorter wait, not the end of reports."""
     with Peer(GOOD_FILE) as files, Peer(answer(403), answer(403), b"") as metadata:
         text = that_succeeds(hurried(script(metadata.url, tmp_path, files.port)))
@@ -243,21 +338,10 @@ def test_a_service_that_comes_back_gets_the_end(tmp_path, receiver):
     assert len(receiver.shown()) == 3  # the last step, too
 
 
-@pytest.mark.parametrize("content, status", [(SOURCE, 0), (SOURCE + b"#\n", 1)],
-                         ids=["the same", "another"])
-@pytest.mark.parametrize("shell", SURE)
-def test_the_checksum_is_checked_in(shell, content, status, tmp_path):
-    (tmp_path / "userstate.py").write_bytes(content)
-    line = re.search('echo "[$]SHA256.*-c > /dev/null', SHELL["script"]).group()
-    done = run_in(shell, line, tmp_path, SHA256=CHECKSUM,
-                  userstate=str(tmp_path / "userstate.py"))
-    assert done.status == status
-
-
 # What the README says of the time it takes, as it stands there.
 MINUTE = 60
 EVENT, STEP = map(int, re.search(
-    r"^\| the metadata service, from the start \| one minute; then (\d+) seconds for each "
+    r"^\| the receiver, from the start \| one minute; then (\d+) seconds for each "
     r"event, at most (\d+) seconds for each step", README, re.M).groups())
 REFUSING, HANGING, TRIES, TRY = map(int, re.search(
     r"^\| the file server \| (\d+) seconds if it refuses or answers 404, (\d+) minutes if it "
@@ -266,7 +350,7 @@ REFUSING, HANGING, TRIES, TRY = map(int, re.search(
 
 @slow
 @pytest.mark.parametrize("fault", ["refuses", "hangs"])
-def test_what_a_dead_service_costs(fault, tmp_path):
+def test_what_a_dead_receiver_costs(fault, tmp_path):
     """A minute, two steps and an event."""
     with Peer(GOOD_FILE) as files, Peer(hang) as peer:
         port = {"refuses": DEAD_PORT, "hangs": peer.port}[fault]
@@ -281,21 +365,13 @@ def test_what_a_dead_service_costs(fault, tmp_path):
     ("404", REFUSING, REFUSING + 5),
     ("hangs", REFUSING + TRIES * TRY, HANGING * MINUTE)])
 def test_what_a_dead_file_server_costs(fault, least, most, tmp_path, receiver):
-    """Each way to fetch the file at the same time, as it takes minutes."""
-    fetchers = list(FETCHERS)
     with Peer(answer(404)) as missing, Peer(hang) as hanging:
         port = {"refuses": DEAD_PORT, "404": missing.port, "hangs": hanging.port}[fault]
-
-        def run(number):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            tools = tools_in(folder / "tools", fetchers[number])
-            text = script(receiver.metadata_url, folder, port)
-            with at_most(most, least):
-                return run_in("dash", text, folder, tools)
-        for done in in_threads(len(fetchers), run):
-            assert done.status == 100, done
-            assert WITHOUT in done.err
+        text = script(receiver.metadata_url, tmp_path, port)
+        with at_most(most, least):
+            done = run_in("dash", text, tmp_path)
+    assert done.status == 100, done
+    assert WITHOUT in done.err
 
 
 @slow

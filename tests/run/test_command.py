@@ -229,7 +229,7 @@ def test_a_python_without_sigtimedwait_refuses_run_before_it_starts(before, tmp_
         done = run(*before, "run", "1010", "m", "touch", str(tmp_path / "ran"), url=peer.url,
                    before=WITHOUT_SIGTIMEDWAIT, python=edge_python)
         assert done == (
-            2, "", "userstate: run: needs signal.sigtimedwait, that is CPython on Linux\n")
+            2, "", "userstate: run: needs signal.sigtimedwait, as Linux has it\n")
         assert peer.requests == []
     assert os.listdir(str(tmp_path)) == []
 

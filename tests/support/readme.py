@@ -16,9 +16,10 @@ RECEIVER, _, rest = RECEIVER.partition("\n## ")
 README += "\n## " + rest
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 RECEIVER_BLOCKS = re.findall(r"^```([\w-]+)\n(.*?)^```$", RECEIVER, re.M | re.S)
-MARKS = {"demo": "make demo", "get": "sha256sum \"$FOLDER", "event": "userstate.py running",
-         "script": "#!/bin/sh", "curl": "curl -fsS -d", "carries": "gz+b64",
-         "image": "install -D", "once": "USERSTATE_URL=$(python3"}
+MARKS = {"demo": "make demo", "two": "userstate.py run 1010", "fetched": "python3 -I - ",
+         "script": "#!/bin/sh", "trap": "trap 'python3", "old": "send_user_state_event() {",
+         "curl": "curl -fsS -d", "carries": "gz+b64", "image": "install -D",
+         "once": "USERSTATE_URL=$(python3"}
 SHELL = {name: text for name, mark in MARKS.items() for kind, text in BLOCKS
          if kind == "sh" and mark in text}
 CHECKSUM = hashlib.sha256(SOURCE).hexdigest()
@@ -38,6 +39,8 @@ def adapted(text, metadata_url, folder, port=DEAD_PORT):
     pairs = {"http://files.example.com": f"http://127.0.0.1:{port}",
              "http://metadata.example.com/metadata": metadata_url,
              "http://127.0.0.1:8000/metadata": metadata_url,
+             "http://127.0.0.1:8000/userstate.py":
+                 metadata_url.replace("/metadata", "/userstate.py"),
              "0123456789abcdef" * 4: CHECKSUM, "/srv/app": f"{folder}/app",
              "/var/lib/": f"{folder}/", "/run/": f"{folder}/"}
     for old, new in pairs.items():
@@ -60,9 +63,9 @@ def yaml_of(text):
     return pytest.importorskip("yaml", reason="no yaml module").safe_load(text)
 
 
-def section(name):
-    """Return a section of the kickstart."""
-    return re.search(rf"^%{name}.*?\n(.*?)^%end", block("kickstart"), re.M | re.S).group(1)
+def sections(name):
+    """Return the sections of the kickstart of this name."""
+    return re.findall(rf"^%{name}.*?\n(.*?)^%end", block("kickstart"), re.M | re.S)
 
 
 def lines_of(events):

@@ -3,20 +3,24 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from support.files import SOURCE
 from support.peers import answer
 from support.processes import run_command, start_command
 from support.readme import block
-from support.tools import find, needs
+from support.tools import find, needs, slow
 
 PYTHON = os.path.realpath(sys.executable)
 WORKING_PYTHON = f'#!/bin/sh\nexec {PYTHON} "$@"\n'
-SCRIPT_TOOLS = ["timeout", "sleep", "sha256sum", "mkdir", "sh", "true"]
-# What fetches the file, and the tool that each needs; python3 is there, or is not, anyway.
-FETCHERS = {"curl": {"curl": "curl"}, "wget": {"wget": "wget"},
-            "busybox wget": {"wget": "busybox"}, "python3": {}}
+SCRIPT_TOOLS = ["sleep", "mkdir", "sh", "rm", "cat", "true"]
 TIMELINE = [tuple(line.split(None, 2))  # oldest first
             for line in block("text", "user-data").splitlines()[:0:-1]]
+SHELLS = {"bash": ["bash"], "dash": ["dash"], "ash": ["busybox", "ash"], "ksh": ["ksh"],
+          "zsh": ["zsh"], "mksh": ["mksh"]}
+SURE = ["bash", "dash", "ash"]  # that is, sh on a machine
+DASH_AND_SLOWLY_OTHERS = ["dash", *(
+    pytest.param(shell, marks=slow) for shell in SHELLS if shell != "dash")]
 GOOD_FILE = answer(200, SOURCE)
 # What the file server may answer instead, and no recipe may fail for.
 BAD_FILES = {"empty": answer(200), "cut": answer(200, SOURCE[:9000]),
@@ -29,19 +33,26 @@ def write_program(path, text):
     path.chmod(0o755)
 
 
-def tools_in(folder, fetcher="curl", python=WORKING_PYTHON, busybox=False):
-    """Return a PATH that has what the script uses, and no other tools.
+def tools_in(folder, *others, python=WORKING_PYTHON, busybox=False):
+    """Return a PATH that has what the script uses and these others, and no other tools.
 
     python: the text of python3, None for none; busybox: whether it is all the tools.
     """
     folder.mkdir()
     tools = {name: "busybox" if busybox else name for name in SCRIPT_TOOLS}
-    for name, tool in dict(tools, **FETCHERS[fetcher]).items():
+    for name, tool in dict(tools, **dict(zip(others, others))).items():
         needs(tool)
         (folder / name).symlink_to(find(tool))
     if python is not None:
         write_program(folder / "python3", python)
     return str(folder)
+
+
+def command_of(name, text):
+    """Return the words that run text in the shell of this name, which has to be there."""
+    command, *words = SHELLS[name]
+    needs(command)
+    return [find(command), *words, "-c", text]
 
 
 def shell(text, folder, *flags, **environment):

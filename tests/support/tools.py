@@ -9,7 +9,7 @@ import pytest
 TOOLS = ["ansible", "bash", "busybox", "cc", "chromedriver", "chromium", "clickhouse-server",
          "cloud-init", "curl", "dash", "debconf-set-selections", "debootstrap", "jq", "ksh",
          "mksh", "openssl", "python3", "setpriv", "shellcheck", "sqlite3", "systemd-analyze",
-         "timeout", "unshare", "wget", "zsh"]
+         "terraform", "timeout", "unshare", "zsh"]
 slow = pytest.mark.skipif(not os.environ.get("SLOW"), reason="slow: make test SLOW=1")
 
 
