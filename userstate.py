@@ -286,7 +286,7 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
         # the generator of random itself, and os.urandom() may block at boot.
         key = f'"{random.Random().getrandbits(128):032x}"'
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        self.persist("POST", [url], None, text.encode(), headers)  # None: any 2xx
+        self.persist("POST", [url], bytes, text.encode(), headers)  # any 2xx will do
 
     def persist(self, method, urls, read, *content):  # return what read makes of it
         urls, begun_at = list(urls), self.clock()
@@ -327,9 +327,7 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
     def attempt(self, seconds, method, url, read, *content):
         begun_at, answer, fault = self.clock(), None, None
         try:
-            answer = _request(method, url, min(seconds, self.try_most), *content)
-            if read is not None:
-                answer = read(answer)
+            answer = read(_request(method, url, min(seconds, self.try_most), *content))
         except Exception as error:
             fault = _fault_of_error(error)
             if not isinstance(error, _Fault):
@@ -344,7 +342,8 @@ class _Delivery:  # the options of one call, checked, and the tries until its de
                 if fault.retry == RETRY_UNTIL_DEADLINE and is_all:
                     fault.retry = RETRY_FEW
         if self.verbose:
-            result, taken = fault or "accepted", self.clock() - begun_at
+            result = "accepted" if fault is None else fault
+            taken = self.clock() - begun_at
             self.say(f"{self.subject}{method} {_public(url)}: {result}, {taken:.3f} s")
         return answer, fault  # which is None after an answer that is of use
 

@@ -244,17 +244,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def site_refusal(self):
         """Refuse what a page on another site makes the browser of a visitor do."""
+        return self.host_refusal() or self.origin_refusal()
+
+    def host_refusal(self):
         host = self.headers.get("Host", "")
         if host and not HOST.fullmatch(host) or len(self.headers.get_all("Host", ())) > 1:
             return 400, "Host: must be a name or an address"
         function = self.match[0]
-        origin = self.headers.get("Origin")
-        is_writing = function in WRITING
-        is_for_machines = function in FOR_MACHINES or function in POSTS and origin is None
-        if host and not is_for_machines and not self.server.knows_host(host):
-            return 403, f"Host: if {host:.100} is this receiver, start it with --host-name"
-        if not is_writing:
+        is_of_a_machine = function in POSTS and "Origin" not in self.headers
+        if not host or is_of_a_machine or function in FOR_MACHINES:
             return None
+        if not self.server.knows_host(host):
+            return 403, f"Host: if {host:.100} is this receiver, start it with --host-name"
+        return None
+
+    def origin_refusal(self):
+        if self.match[0] not in WRITING:
+            return None
+        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return 403, "Origin: another site"
         if self.headers.get("Sec-Fetch-Site") == "cross-site":

@@ -284,25 +284,28 @@ def _facts(device, steps, now):
     state = views.state_text(device) or "no state"
     state += f" since {_short(state_at)} UTC ({_since(state_at, now)})"
     facts = [("State", state, _kind(device["state"]), _exact(state_at))]
-    told = (device["code"], device["message"])
     term = "Failed" if device["state"] == "failed" else "Message"
     facts.append((term, f"{_code(device)} {device['message']}", "message", ""))
-    failed = [step for step in steps if step["state"] == "failed"
-              and (step["code"], step["outcome"]) != told]
-    facts += [("Failed", f"{step['code']} {step['outcome'] or step['message']}",
-               "message", _exact(step["ended_at"])) for step in failed[:FAILED_MOST]]
-    if failed[FAILED_MOST:]:
-        facts.append(("", f"and {len(failed) - FAILED_MOST} more", "", ""))
-    is_open = [step for step in steps if step["ended_at"] is None]
-    if is_open:
-        latest = is_open[-1]
-        facts.append(("Step", _told(latest, now), "message",
-                      f"since {_exact(latest['began_at'])}"))
+    facts += _failures(device, steps)
+    facts += [("Step", _told(step, now), "message", f"since {_exact(step['began_at'])}")
+              for step in steps if step["ended_at"] is None][-1:]
     began_at = device["run_began_at"]
     end_at = time_text(now) if device["state"] == "running" else last_at
     facts.append(("In all", views.duration(seconds_between(began_at, end_at)), "",
                   f"from {_exact(began_at)} to {_exact(end_at)}"))
     facts.append(("Latest", f"{_since(last_at, now)} ago", "", _exact(last_at)))
+    return facts
+
+
+def _failures(device, steps):
+    """Return the steps that failed, but for the one that the device tells, as facts."""
+    told = device["code"], device["message"]
+    failed = [step for step in steps if step["state"] == "failed"
+              and (step["code"], step["outcome"]) != told]
+    facts = [("Failed", f"{step['code']} {step['outcome'] or step['message']}",
+              "message", _exact(step["ended_at"])) for step in failed[:FAILED_MOST]]
+    if failed[FAILED_MOST:]:
+        facts.append(("", f"and {len(failed) - FAILED_MOST} more", "", ""))
     return facts
 
 

@@ -613,16 +613,24 @@ class Change:
             "ended": run.ended,
             "kept": json.dumps({"last": run.last, "failures": run.failures,
                                 "has_forgotten": run.has_forgotten})})
-        before = {step.number: step for step in getattr(self.run_before, "steps", ())}
-        gone = before.keys() - {step.number for step in run.steps}
+        self._keep_steps(writer)
+
+    def _keep_steps(self, writer):
+        steps_before = () if self.run_before is None else self.run_before.steps
+        before = {step.number: step for step in steps_before}
+        for step in self.run.steps:
+            known = before.pop(step.number, None)
+            if step != known:
+                self._keep_step(writer, step, known)
         writer.executemany("DELETE FROM steps WHERE machine = ? AND number = ?",
-                           [(self.machine, number) for number in gone])
-        changed = [step for step in run.steps if before.get(step.number) != step]
-        writer.executemany(KEEP_STEP, [
-            dict(step._asdict(), machine=self.machine, seconds=_seconds(step))
-            for step in changed])
-        self.ended = [(step.code, _seconds(step)) for step in changed if step.ended_at
-                      and not (step.number in before and before[step.number].ended_at)]
+                           [(self.machine, number) for number in before])
+
+    def _keep_step(self, writer, step, known):
+        seconds = _seconds(step)
+        writer.execute(KEEP_STEP, dict(step._asdict(), machine=self.machine,
+                                       seconds=seconds))
+        if seconds is not None and (known is None or known.ended_at is None):
+            self.ended.append((step.code, seconds))
 
 
 def _seconds(step):
