@@ -104,11 +104,6 @@ class Machines:
         return self._shown.get(machine) or ("" if is_address(machine) else machine)
 
     @property
-    def has_names(self):
-        """Whether there is a file of names."""
-        return bool(self._shown)
-
-    @property
     def expected(self):
         """The machines that are to report, as far as options and files name them."""
         if self.only is not None:
