@@ -13,6 +13,7 @@ from support.processes import run_code, run_command
 from support.readme import (
     MARKS,
     README,
+    SENTENCES,
     SHELL,
     WHOLE,
     adapted,
@@ -59,7 +60,7 @@ def test_the_page_shows_the_three_commands_as_the_readme_says(tmp_path, receiver
     assert run_code(block("python", "userstate.step("), env=receiver.env).status == 0
     assert timeline(receiver) == [*TWO, "user.1020 running install packages",
                                   "user.1020 succeeded install packages: done after N s"]
-    said = re.search("with the message of what failed,\n`([^`]*)`", README).group(1)
+    said = re.search("with the message of what failed, `([^`]*)`", SENTENCES).group(1)
     table = re.search("<tbody>(.*)</tbody>", read_page(receiver), re.S).group(1)
     row, = table.split("<tr>")[1:]
     assert said in " ".join(re.sub("<[^>]*>", " ", row).split())

@@ -10,7 +10,7 @@ from support.files import SCRIPT, SOURCE
 from support.peers import DEAD_PORT, Peer, hang
 from support.processes import run_command
 from support.readme import (
-    README,
+    SENTENCES,
     SHELL,
     adapted,
     block,
@@ -79,8 +79,8 @@ def test_the_script_of_the_config_runs_without_reports(fault, status, tmp_path, 
 @slow
 @pytest.mark.parametrize("fault", ["refuses", "hangs"])
 def test_what_a_step_waits_for_a_dead_receiver(fault, tmp_path):
-    event, step = map(int, re.search("waits\\n([0-9]+) seconds for a receiver that is dead, "
-                                     "and a step ([0-9]+)", README).groups())
+    event, step = map(int, re.search("waits ([0-9]+) seconds for a receiver that is dead, "
+                                     "and a step ([0-9]+)", SENTENCES).groups())
     with Peer(GOOD_FILE) as files, Peer(hang) as peer:
         port = {"refuses": DEAD_PORT, "hangs": peer.port}[fault]
         text = script_of_the_config("true", f"http://127.0.0.1:{port}/metadata", tmp_path,

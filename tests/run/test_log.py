@@ -412,8 +412,14 @@ def test_a_line_of_ours_within_one_of_the_command_is_no_reason(tmp_path, edge_py
     """Its stderr is the log, too; it has no end of line yet when the first report fails."""
     log = tmp_path / "log"
     command = 'printf "the "; until grep -q refused "$0"; do sleep 0.01; done; END; exit 5'
+
+    def refuse_in_the_line(connection, peer):
+        peer.read(connection)
+        wait_for(log.read_bytes)
+        connection.sendall(answer(403))
+
     for end, reason in [("echo reason", "the reason"), (":", "the")]:
-        with Peer(answer(403), ACCEPTED) as peer, open(str(log), "wb") as stderr:
+        with Peer(refuse_in_the_line, ACCEPTED) as peer, open(str(log), "wb") as stderr:
             done = run("run", "--log", str(log), "1010", "m", "sh", "-c",
                        command.replace("END", end), str(log), url=peer.url, stderr=stderr,
                        python=edge_python)

@@ -14,6 +14,7 @@ with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
 README, _, RECEIVER = WHOLE.partition("\n## A receiver\n")
 RECEIVER, _, rest = RECEIVER.partition("\n## ")
 README += "\n## " + rest
+SENTENCES = " ".join(README.split())  # wherever its lines end
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 RECEIVER_BLOCKS = re.findall(r"^```([\w-]+)\n(.*?)^```$", RECEIVER, re.M | re.S)
 MARKS = {"demo": "make demo", "two": "userstate.py run 1010", "fetched": "python3 -I - ",
