@@ -4,6 +4,7 @@ import csv
 import http.server
 import io
 import ipaddress
+import itertools
 import json
 import queue
 import re
@@ -36,7 +37,7 @@ DRAIN_MOST = 3  # seconds to read what a client sends that has been refused
 LOOK_EVERY = 2  # seconds after which one who waits looks whether its client has gone
 WAIT = 600  # seconds to wait for a machine by default
 MACHINES_MOST = 20000  # that no option names: anybody can make up NAMEs
-CSV_BLOCK = 100  # rows that are written at once
+CSV_BLOCK = 100  # events whose numbers are looked up at once
 PER_PAGE = 10  # of JSON, as of the platform's API
 ROWS, EVENTS = 100, 100  # of a page for people: devices or steps, events of a device
 
@@ -448,13 +449,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply_csv(CSV_DEVICE, self.all_devices(values))
 
     def all_devices(self, values):
-        """Give lists of the views of all machines that are as wanted."""
+        """Give the views of all machines that are as wanted."""
         now, page, total = utc_now(), 0, 1
         while page * PER_PAGE_MOST < total:
             page += 1
             total, devices, _ = self.find_devices({**values, "page": page}, PER_PAGE_MOST,
                                                   now)
-            yield devices
+            yield from devices
 
     def find_devices(self, values, per_page, now):
         """Return how many machines are as wanted, the views of some, and all counts."""
@@ -572,25 +573,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return wanted
 
     def show_events(self, values):
-        """Reply without a length: a thousand events of 4 MiB do not fit in memory."""
         per_page = values.get("per_page", PER_PAGE)
         last = self.server.store.last()
         total, numbers = self.server.store.numbers(
             self.wanted(values), (values.get("page", 1) - 1) * per_page, per_page)
         meta = self.meta(values, per_page, total)
-        self.close_connection = True
-        self.start_reply(200, "application/json")
-        if self.command == "HEAD":
-            return
-        self.wfile.write(f'{{"last": {last}, "meta": {json.dumps(meta)},\n"events": ['
-                         .encode())
-        separator = ""
-        with contextlib.suppress(StoreError):  # what is cut short is no JSON
-            for row in self.rows(numbers):
-                view = json.dumps(views.event_view(row))
-                self.wfile.write(f"{separator}\n{view}".encode())
-                separator = ","
-            self.wfile.write(b"]}\n")
+        self.reply_parts("application/json", self.json_parts(last, meta, numbers))
+
+    def json_parts(self, last, meta, numbers):
+        """Give the list of events as texts, as a thousand of 4 MiB do not fit in memory."""
+        yield f'{{"last": {last}, "meta": {json.dumps(meta)},\n"events": ['
+        separator = "\n"
+        for row in self.rows(numbers):
+            yield separator + json.dumps(views.event_view(row))
+            separator = ",\n"
+        yield "]}\n"
 
     def events_csv(self):
         values = self.parameters({**EVENTS_WANTED, "device": str})
@@ -598,33 +595,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply_csv(CSV_EVENT, self.all_events(values))
 
     def all_events(self, values):
-        """Give lists of the views of all events that are as wanted, the newest first."""
+        """Give the views of all events that are as wanted, the newest first."""
         wanted, number = self.wanted(values), self.server.store.last() + 1
         while True:
             numbers = self.server.store.numbers_before(number, wanted, CSV_BLOCK)
             if not numbers:
                 return
             number = numbers[-1]
-            yield map(views.event_view, self.rows(numbers))
+            yield from map(views.event_view, self.rows(numbers))
 
-    def reply_csv(self, names, blocks):
-        """Reply without a length; the time of the request counts anew with each block."""
-        self.close_connection = True
-        self.start_reply(200, "text/csv; charset=utf-8; header=present")
-        if self.command == "HEAD":
-            return
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(names)
-        with contextlib.suppress(StoreError):
-            for block in blocks:
-                writer.writerows([views.csv_cell(view[name]) for name in names]
-                                 for view in block)
-                self.wfile.write(text.getvalue().encode("utf-8", "replace"))
-                text.seek(0)
-                text.truncate()
-                self.server.watch(self.connection)
-        self.wfile.write(text.getvalue().encode())
+    def reply_csv(self, names, shown):
+        self.reply_parts("text/csv; charset=utf-8; header=present",
+                         csv_parts(names, shown))
 
     def wait(self, text):
         values = self.parameters({"code": code, "timeout": wait_seconds, "since": past,
@@ -745,6 +727,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def reply_parts(self, kind, parts):
+        """Reply with texts, each made when it is its turn, with a time of its own.
+
+        Where the database fails, the last chunk is missing: RFC 9112, 8.
+        """
+        is_chunked = self.request_version == "HTTP/1.1"  # 1.0 has no chunks
+        self.close_connection = True
+        self.start_reply(200, kind, *["Transfer-Encoding: chunked"] if is_chunked else [])
+        if self.command == "HEAD":
+            return
+        try:
+            for part in parts:
+                data = part.encode("utf-8", "replace")
+                if is_chunked:
+                    data = b"%x\r\n%b\r\n" % (len(data), data)
+                self.wfile.write(data)
+                self.server.watch(self.connection)
+        except StoreError as error:
+            self.server.warnings.warn("the database fails, a list is cut short", f": {error}")
+            return
+        if is_chunked:
+            self.wfile.write(b"0\r\n\r\n")
+
     def start_reply(self, status, kind, *headers):
         self.server.metrics.count_reply(status)
         self.send_response(status)
@@ -757,6 +762,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+
+def csv_parts(names, shown):
+    """Give the lines of CSV as texts, names first, then one for each of the views shown."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    cells = ([views.csv_cell(view[name]) for name in names] for view in shown)
+    for row in itertools.chain([names], cells):
+        writer.writerow(row)
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
 
 
 NO_PLACE = contextlib.nullcontext()
