@@ -32,7 +32,7 @@ from receiver.store import StoreError, TooManyError
 
 BODY_MOST = 4 << 20  # bytes of an event; the real service documents no limit
 LARGE = 64 << 10  # bytes of an event that takes memory to read, and
-READ_MOST = 2  # how many of those are made an event of at once, for 30 MiB each
+READ_MOST = 2  # how many of those are made an event of at once, for 45 MiB each
 DRAIN_MOST = 3  # seconds to read what a client sends that has been refused
 LOOK_EVERY = 2  # seconds after which one who waits looks whether its client has gone
 WAIT = 600  # seconds to wait for a machine by default

@@ -120,11 +120,12 @@ INSERT INTO events (number, id, machine, address, state, code, message, created_
 SELECT number, id, address, address, state, code, message, created_at, key
 FROM old_events ORDER BY number
 """
-# A repetition takes no number, as ON CONFLICT DO NOTHING would make it.
+# Two statements, as ON CONFLICT DO NOTHING would use up a number for a repetition, and
+# INSERT ... SELECT copies a large message twice more.
+FIND_KEY = "SELECT 1 FROM events WHERE machine = :machine AND key = :key"
 INSERT_EVENT = """
 INSERT INTO events (id, machine, address, state, code, message, created_at, key)
-SELECT :id, :machine, :address, :state, :code, :message, :created_at, :key
-WHERE NOT EXISTS (SELECT 1 FROM events WHERE machine = :machine AND key = :key)
+VALUES (:id, :machine, :address, :state, :code, :message, :created_at, :key)
 """
 KEEP_DEVICE = """
 INSERT INTO devices VALUES (:machine, :id, :place, :address, :events, :run, :run_at,
@@ -277,6 +278,7 @@ class Store:
                 jobs.append(self.queue.get())
             closing = None in jobs
             self._commit([job for job in jobs if job is not None])
+            del jobs  # while the next one is waited for, they would take memory
 
     def _commit(self, jobs):
         """Do jobs in one transaction, answer each of them, and tell who waits."""
@@ -334,9 +336,9 @@ class Store:
                 if count + new >= most:
                     raise TooManyError(f"{most} machines are known already")
             batch[machine] = found
-        cursor = writer.execute(INSERT_EVENT, row)
-        if cursor.rowcount:
-            batch[machine].take(cursor.lastrowid, row, self.quiet_after)
+        if writer.execute(FIND_KEY, row).fetchone() is None:
+            number = writer.execute(INSERT_EVENT, row).lastrowid
+            batch[machine].take(number, row, self.quiet_after)
 
     def _delete(self, writer, batch, machine):
         batch.pop(machine, None)

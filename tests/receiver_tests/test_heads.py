@@ -110,7 +110,7 @@ def test_requests_that_come_at_once_are_answered_in_their_order(receiver):
     answer = exchange(receiver, requests[0] * 20 + requests[1])
     assert answer.count(b"HTTP/1.1 200 ") == 21
     assert len(receiver.shown("a")) == 20
-    assert answer.endswith(b"]}\n")
+    assert answer.endswith(b"]}\n\r\n0\r\n\r\n")
 
 
 def test_what_comes_behind_a_refusal_is_not_read_as_a_request(receiver):
