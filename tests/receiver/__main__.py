@@ -6,6 +6,7 @@
 Answers GET /metadata and POST /events as the servers behind metadata.packet.net did.
 """
 import argparse
+import atexit
 import contextlib
 import ipaddress
 import os
@@ -45,6 +46,13 @@ def days(text):
     return float(text)
 
 
+def host_name(text):
+    """Return text as a name without scheme and port."""
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", text, re.ASCII):
+        raise ValueError(text)
+    return text
+
+
 def states(text):
     """Return the states in text, parted by commas."""
     found = text.split(",")
@@ -79,7 +87,7 @@ def parse(argv):
         help="post a message to this address when a machine fails or is quiet")
     add("--notify-on", type=states, default=states("failed,quiet"), metavar="STATES",
         help="of failed, quiet, succeeded, parted by commas (failed,quiet)")
-    add("--host-name", action="append", default=[], metavar="NAME",
+    add("--host-name", type=host_name, action="append", default=[], metavar="NAME",
         help="a name by which a browser asks for this receiver, besides its addresses, "
              "localhost and the name of this host; may be given again")
     add("--allow-delete", action="store_true",
@@ -121,6 +129,7 @@ def start(options):
         notifier = notify.Notifier(options.notify, options.notify_on, store, machines,
                                    urls(receiver)[0], receiver.warnings.warn)
         store.observers.append(notifier.note_change)
+        atexit.register(notifier.say_unsent)
     if options.keep is not None:
         threading.Thread(target=sweep_hourly, args=[store], daemon=True).start()
     return receiver

@@ -1,11 +1,12 @@
 """Who is told that a machine has failed, is quiet, or has succeeded."""
+import html
 import queue
 import threading
 import time
 
 import userstate
 from receiver import pages
-from receiver.events import utc_now
+from receiver.events import telling_event, utc_now
 
 STATES = ("failed", "quiet", "succeeded")  # that somebody can be told of
 QUEUED_MOST = 1000  # messages that wait to be sent; each takes about 1 kB
@@ -31,20 +32,21 @@ class Notifier:
     def __init__(self, url, states, store, machines, own_url, warn):
         self.url, self.states, self.own_url = url, states, own_url
         self.store, self.machines, self.warn = store, machines, warn
-        self.queue = queue.Queue(QUEUED_MOST)  # (machine, state, since when to be sent)
-        self.looked_at = utc_now()
+        self.queue = queue.Queue(QUEUED_MOST)  # (message, since when it is to be sent)
         threading.Thread(target=self.work, daemon=True).start()
 
     def note_change(self, change):
         """Note a store.Change, if it is one of state."""
         run, before = change.run, change.run_before
         if before is None or (run.number, run.state) != (before.number, before.state):
-            self.note(change.machine, run.state)
+            why = telling_event(run)
+            self.note(change.machine, run.state, why.code, why.message)
 
-    def note(self, machine, state):
+    def note(self, machine, state, code, message):
         if state in self.states:
             try:
-                self.queue.put_nowait((machine, state, time.monotonic()))
+                self.queue.put_nowait((self.message(machine, state, code, message),
+                                       time.monotonic()))
             except queue.Full:
                 self.warn(f"--notify: {QUEUED_MOST} messages wait; more are dropped")
 
@@ -52,33 +54,28 @@ class Notifier:
         """Send what is noted, and look for quiet machines, for ever."""
         while True:
             try:
-                machine, state, noted_at = self.queue.get(timeout=LOOK_EVERY)
+                message, noted_at = self.queue.get(timeout=LOOK_EVERY)
             except queue.Empty:
                 self.look_for_quiet()
                 continue
             try:
-                self.send(machine, state, noted_at)
+                self.send(message, noted_at)
             except Exception as error:  # whatever it is, the next one is sent
                 self.warn(f"--notify: {type(error).__name__}: {error!s:.200}")
+            self.queue.task_done()
             self.look_for_quiet()
 
     def look_for_quiet(self):
-        now = utc_now()
         try:
-            quiet = self.store.became_quiet(self.looked_at, now)
+            quiet = self.store.became_quiet(utc_now())
         except OSError as error:
             self.warn(f"--notify: {error}")
             return
-        self.looked_at = now
-        for machine in quiet:
-            self.note(machine, "quiet")
+        for row in quiet:
+            self.note(row["machine"], "quiet", row["code"], row["message"])
 
-    def send(self, machine, state, noted_at):
+    def send(self, message, noted_at):
         seconds_left = noted_at + TRY_FOR - time.monotonic()
-        row = self.store.device(machine)
-        if row is None:  # it has been deleted
-            return
-        message = self.message(row, state)
         try:
             if seconds_left <= 0:
                 raise userstate.DeadlineError("too many others wait as well")
@@ -87,11 +84,17 @@ class Notifier:
         except userstate.UserStateError as error:
             self.warn("--notify: a message was dropped", f": {error}")
 
-    def message(self, row, state):
-        """Return what is sent of the machine of row, which came into state."""
-        name = self.machines.name(row["machine"])
-        link = self.own_url + pages.device_link(row["machine"])
-        called = name or row["machine"]
-        return {"text": f"{called}: {state}: {row['message']} {link}", "device":
-                row["machine"], "name": name or None, "state": state,
-                "code": row["code"], "message": row["message"], "url": link}
+    def message(self, machine, state, code, message):
+        """Return what is sent of machine, which came into state by this event."""
+        name = self.machines.name(machine)
+        link = self.own_url + pages.device_link(machine)
+        text = f"{name or machine}: {state}: {message} {link}"
+        return {"text": html.escape(text, quote=False),  # as Slack has it: <!channel>
+                "device": machine, "name": name or None, "state": state, "code": code,
+                "message": message, "url": link}
+
+    def say_unsent(self):
+        """Say how many messages are lost now that the receiver ends."""
+        count = self.queue.unfinished_tasks
+        if count:
+            self.warn(f"--notify: messages that are not sent: {count}")

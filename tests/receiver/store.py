@@ -82,6 +82,8 @@ CREATE TABLE totals (            -- how many steps there are of each kind
 ) WITHOUT ROWID;
 CREATE TABLE checks (number INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 INSERT INTO checks VALUES (1, 0);
+CREATE TABLE told (quiet_at TEXT);  -- machines whose last_at is before this were told quiet
+INSERT INTO told VALUES (NULL);
 -- Triggers, so that all counts stay right when rows are deleted by hand, too.
 CREATE TRIGGER step_opens AFTER INSERT ON steps BEGIN
     INSERT INTO totals VALUES (new.code, new.message, new.state, 1)
@@ -346,6 +348,15 @@ class Store:
         events_of_batch = writer.execute("DELETE FROM events WHERE machine = ?", [machine])
         return device.rowcount + events_of_batch.rowcount > 0
 
+    def _tell_quiet(self, writer, batch, quiet_at):
+        before = writer.execute("SELECT quiet_at FROM told").fetchone()["quiet_at"]
+        rows = writer.execute(
+            "SELECT machine, code, message FROM devices WHERE state = 'running' "
+            "AND last_at >= ? AND last_at < ?", [before, quiet_at]).fetchall()
+        if before is None or rows or quiet_at < before:  # the clock was set back
+            writer.execute("UPDATE told SET quiet_at = ?", [quiet_at])
+        return rows
+
     def _delete_events(self, writer, batch, numbers):
         writer.executemany("DELETE FROM events WHERE number = ?", numbers)
 
@@ -457,11 +468,12 @@ class Store:
                           "OR id = :machine ORDER BY id = :machine DESC", values)
         return row and self._since_quiet(row)
 
-    def became_quiet(self, since, now):
-        """Return the machines that became quiet between two moments."""
-        return [row["machine"] for row in self._read(
-            "SELECT machine FROM devices WHERE state = 'running' AND last_at >= ? "
-            "AND last_at < ?", [self._quiet_at(since), self._quiet_at(now)])]
+    def became_quiet(self, now):
+        """Return the rows of machines that have become quiet since this was last asked.
+
+        Nothing the first time; later, also those of the time when no receiver was there.
+        """
+        return self._do(self._tell_quiet, self._quiet_at(now))
 
     def steps(self, machine):
         """Return the steps of the latest run of a machine, as they were opened."""

@@ -1,4 +1,5 @@
 """Who is told that a machine has failed, is quiet, or has succeeded."""
+import datetime
 import json
 import socket
 import subprocess
@@ -6,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from receiver.events import time_text, utc_now
 from receiver.notify import Notifier
 from support.peers import ACCEPTED, Peer, answer, part
 from support.processes import start_command
@@ -15,6 +17,7 @@ from support.waiting import at_most, wait_for
 
 BODY = json.dumps(event("running", 1000, "user-data")).encode()
 FAILURE = json.dumps(event("failed", 1010, "install: exit status 100")).encode()
+SUCCESS = json.dumps(event("succeeded", 1010, "install: done")).encode()
 
 
 @contextmanager
@@ -76,6 +79,72 @@ def test_a_machine_that_becomes_quiet_is_told_once(settings):
         wait_for(lambda: len(peer.bodies) == 2)
         states = [json.loads(body.decode())["state"] for body in peer.bodies]
         assert states == ["quiet", "failed"]
+
+
+def later(seconds):
+    return utc_now() + datetime.timedelta(seconds=seconds)
+
+
+def test_who_became_quiet_while_no_receiver_was_there_is_told_once(tmp_path):
+    data = str(tmp_path / "events")
+    with Receiver(data=data) as receiver:
+        receiver.tell("10.0.0.1", event("running", 1000, "long before"))
+        assert receiver.store.became_quiet(later(3700)) == []  # as nobody has asked before
+        receiver.tell("10.0.0.2", event("running", 1000, "user-data"))
+        receiver.tell("10.0.0.3", event("succeeded", 1000))
+        receiver.execute("UPDATE devices SET last_at = ? WHERE machine <> '10.0.0.1'",
+                         [time_text(later(200))])
+    with Receiver(data=data) as receiver:
+        assert [tuple(row) for row in receiver.store.became_quiet(later(3900))] == [
+            ("10.0.0.2", 1000, "user-data")]
+        assert receiver.store.became_quiet(later(4000)) == []
+    with Receiver(data=data, quiet_after=60) as receiver:
+        assert receiver.store.became_quiet(later(4000)) == []
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_from_being_told(receiver):
+    receiver.store.became_quiet(later(99999))
+    receiver.tell("10.0.0.1", event("running", 1000))
+    assert receiver.store.became_quiet(later(0)) == []
+    assert len(receiver.store.became_quiet(later(3700))) == 1
+
+
+def test_the_message_is_that_of_the_change_and_not_of_what_came_later(settings):
+    settings(LOOK_EVERY=0.05)
+    with Peer(answer(503), ACCEPTED) as peer, notifying(peer.url) as (receiver, _):
+        receiver.tell("10.0.0.1", event("failed", 1000, "no network"))
+        wait_for(lambda: peer.bodies)  # it is told again after a second
+        receiver.tell("10.0.0.1", event("failed", 1010, "another"))
+        receiver.tell("10.0.0.1", event("succeeded", 1010, "done"))
+        receiver.tell("10.0.0.1", event("succeeded", 1000, "done"))
+        receiver.tell("10.0.0.1", event("failed", 1000, "no disk"))
+        wait_for(lambda: len(peer.bodies) == 3)
+        found = [json.loads(body.decode()) for body in peer.bodies]
+        assert [each["message"] for each in found] == ["no network", "no network", "no disk"]
+        assert [each["state"] for each in found] == ["failed"] * 3
+
+
+def test_no_message_calls_the_whole_channel_of_a_chat():
+    """Slack's documentation: these three characters, and no others, are to be escaped."""
+    with Peer(ACCEPTED) as peer, notifying(peer.url) as (receiver, _):
+        receiver.tell("10.0.0.1", event("failed", 1000, "<!channel> & it's"))
+        wait_for(lambda: peer.bodies)
+        told = json.loads(peer.bodies[0].decode())
+        assert told["message"] == "<!channel> & it's"
+        assert told["text"].startswith(
+            "10.0.0.1: failed: &lt;!channel&gt; &amp; it's http://")
+
+
+def test_what_is_not_sent_when_the_receiver_ends_is_told(tmp_path):
+    with Peer(part(b"")) as peer:
+        with ReceiverProcess("--notify", peer.url) as receiver:
+            assert post(receiver, FAILURE) == TAKEN
+            assert post(receiver, SUCCESS) == TAKEN
+            assert post(receiver, FAILURE) == TAKEN
+            wait_for(lambda: peer.requests)
+            done = receiver.end(15)
+    assert done.status == 0
+    assert done.err == "receiver: --notify: messages that are not sent: 2\n"
 
 
 def test_an_address_that_hangs_keeps_no_machine_and_no_end_waiting():

@@ -89,7 +89,9 @@ def test_says_in_a_line_what_prevents_a_start(tmp_path, words, line):
     ("--quiet-after", "0"), ("--quiet-after", "nan"), ("--quiet-after", "1e3"),
     ("--keep", "0"), ("--keep", "36501"), ("--keep", "inf"), ("--notify-on", "running"),
     ("--notify-on", "failed,"), ("--notify-on", ""), ("--port", "x"),
-    ("--trust-proxy", "proxy.example"), ("--trust-proxy", "10.0.0.0/8")])
+    ("--trust-proxy", "proxy.example"), ("--trust-proxy", "10.0.0.0/8"),
+    ("--host-name", "http://boot.example"), ("--host-name", "boot.example:8000"),
+    ("--host-name", ".example"), ("--host-name", "a..b"), ("--host-name", "")])
 def test_refuses_an_option_that_is_wrong_with_status_2(tmp_path, option, value):
     done = run_receiver(option, value, "--data", str(tmp_path / "events"))
     assert (done.status, done.out) == (2, "")
