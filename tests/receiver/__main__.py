@@ -8,6 +8,7 @@ Answers GET /metadata and POST /events as the servers behind metadata.packet.net
 import argparse
 import atexit
 import contextlib
+import functools
 import ipaddress
 import os
 import re
@@ -111,20 +112,18 @@ def start(options):
     except (ValueError, NamesError) as error:
         raise StartError(error) from None
     metrics = Metrics()
-    store = Store(options.data, options.quiet_after, options.keep, machines.name)
-    store.observers.append(metrics.count_change)
+    open_store = functools.partial(Store, options.data, options.quiet_after, options.keep,
+                                   machines.name)
     try:
-        receiver = Receiver(store, machines, metrics, options.host, options.port,
+        receiver = Receiver(open_store, machines, metrics, options.host, options.port,
                             options.host_name, options.trust_proxy,
                             options.allow_delete, tls)
     except (OSError, OverflowError, UnicodeError) as error:
-        store.close()
         advice = "; another --port?" if "in use" in str(error) else ""
         raise StartError(f"cannot start on {options.host} port {options.port}: {error}"
                          f"{advice}") from None
-    except BaseException:  # a signal
-        store.close()
-        raise
+    store = receiver.store
+    store.observers.append(metrics.count_change)
     if options.notify is not None:
         notifier = notify.Notifier(options.notify, options.notify_on, store, machines,
                                    urls(receiver)[0], receiver.warnings.warn)

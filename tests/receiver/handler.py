@@ -55,21 +55,28 @@ DEVICES_WANTED = {"state": str, "q": str}
 class Receiver(Server):
     """The receiver at (host, port), port 0 for a free one; serve with serve_forever().
 
-    store: a Store; machines: a Machines; metrics: a Metrics; host_names: more names by
-    which it may be asked; proxy: an address whose X-Forwarded-For is believed;
+    open_store: a function that returns a Store, called when the port is had, so that one
+    which is taken leaves no file; machines: a Machines; metrics: a Metrics; host_names:
+    more names by which it may be asked; proxy: an address whose X-Forwarded-For is believed;
     allow_delete: whether other hosts than its own may delete; tls: an ssl.SSLContext.
     Raises OSError, OverflowError (a port).
     """
 
-    def __init__(self, store, machines, metrics, host="127.0.0.1", port=0,
+    def __init__(self, open_store, machines, metrics, host="127.0.0.1", port=0,
                  host_names=(), proxy=None, allow_delete=False, tls=None):
-        self.store, self.machines, self.metrics = store, machines, metrics
+        self.machines, self.metrics = machines, metrics
         own = socket.gethostname()
         self.host_names = {name.lower().rstrip(".") for name in (
             "localhost", own, own.partition(".")[0], *host_names)}
         self.proxy, self.allow_delete = proxy, allow_delete
         self.reading = threading.BoundedSemaphore(READ_MOST)
+        self.store = None
         super().__init__(host, port, Handler, tls)
+        try:
+            self.store = open_store()
+        except BaseException:  # a signal, too
+            self.server_close()
+            raise
 
     def knows_host(self, host):
         """Return whether host, of a header, is an address or a name of this receiver."""
@@ -101,7 +108,8 @@ class Receiver(Server):
 
     def server_close(self):
         super().server_close()
-        self.store.close()
+        if self.store is not None:
+            self.store.close()
 
 
 class _Reader(io.BufferedReader):

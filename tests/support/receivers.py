@@ -41,9 +41,9 @@ class Receiver(ReceiverOfAddress):
         metrics = Metrics()
         with names_file(names) as path:
             machines = Machines(only, path)
-        store = Store(data, quiet_after, keep, machines.name)
-        store.observers.append(metrics.count_change)
-        super().__init__(store, machines, metrics, **options)
+        super().__init__(lambda: Store(data, quiet_after, keep, machines.name), machines,
+                         metrics, **options)
+        self.store.observers.append(metrics.count_change)
 
     def __enter__(self):
         self.metadata_url = self.url + "/metadata"
