@@ -7,7 +7,7 @@ Answers GET /metadata and POST /events as the servers behind metadata.packet.net
 """
 import argparse
 import atexit
-import contextlib
+import errno
 import functools
 import ipaddress
 import os
@@ -23,6 +23,7 @@ if not __package__:  # run as a folder: the modules are those of the package rec
     sys.path.append(os.path.dirname(FOLDER))  # userstate.py
 
 from receiver import notify
+from receiver.addresses import own_addresses
 from receiver.handler import Receiver
 from receiver.lines import say
 from receiver.machines import Machines, NamesError, usual_address
@@ -119,7 +120,8 @@ def start(options):
                             options.host_name, options.trust_proxy,
                             options.allow_delete, tls)
     except (OSError, OverflowError, UnicodeError) as error:
-        advice = "; another --port?" if "in use" in str(error) else ""
+        is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        advice = "; another --port?" if is_taken else ""
         raise StartError(f"cannot start on {options.host} port {options.port}: {error}"
                          f"{advice}") from None
     store = receiver.store
@@ -152,22 +154,6 @@ def urls(receiver):
         hosts = own_addresses(receiver.address_family) or [
             "127.0.0.1" if receiver.address_family == socket.AF_INET else "::1"]
     return [f"{receiver.scheme}://{host_port(host, port)}" for host in hosts]
-
-
-def own_addresses(family):
-    """Return the addresses of this host that others can reach, the usual one first."""
-    found = []
-    # No packet is sent: the kernel tells from which address it would send one there.
-    for kind, address in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        with contextlib.suppress(OSError), socket.socket(kind, socket.SOCK_DGRAM) as probe:
-            if kind in (family, socket.AF_INET):
-                probe.connect((address, 9))
-                found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        for *_, address in socket.getaddrinfo(socket.gethostname(), None, family):
-            found.append(address[0])
-    return [address for address in dict.fromkeys(found)
-            if not ipaddress.ip_address(address.partition("%")[0]).is_loopback]
 
 
 def announce(receiver):

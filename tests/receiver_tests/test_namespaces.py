@@ -1,6 +1,8 @@
 """A machine in a network of its own, which changes its source address or shares one."""
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import uuid
@@ -8,8 +10,8 @@ import uuid
 import pytest
 
 from support.files import SCRIPT
-from support.processes import run_command
-from support.receivers import ReceiverProcess, event, read_json
+from support.processes import ended, run_command, start_command
+from support.receivers import RECEIVER_SCRIPT, ReceiverProcess, event, read_json
 from support.tools import find, needs
 
 # Of RFC 2544; others may run the same tests on this machine.
@@ -116,3 +118,27 @@ def test_another_machine_neither_posts_as_an_address_nor_deletes(machine, lan_re
                            json.dumps(event("succeeded")))
         assert done.out == "403\n", done
     assert rows(lan_receiver) == {FIRST: ("running", FIRST)}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_says_the_addresses_of_all_interfaces_also_without_a_way_out(host, machine):
+    def ip(words):
+        machine.ip("-n", machine.name, *words.split())
+    machine.have(FIRST)
+    ip("link add lan0 type veth peer name lan1")
+    wanted = {FIRST, "192.168.77.1"}
+    ip("address add 192.168.77.1/24 dev lan0")
+    if host == "::":
+        wanted.add("[fd00:77::1]")
+        ip("address add fd00:77::1/64 dev lan0 nodad")
+    for name in ("lan0", "lan1", "lo"):
+        ip(f"link set {name} up")
+    process = start_command(find("ip"), "netns", "exec", machine.name, sys.executable, "-B",
+                            RECEIVER_SCRIPT, "--host", host, "--port", "0",
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    lines = [process.stdout.readline().decode() for _ in range(1 + len(wanted))]
+    process.send_signal(signal.SIGTERM)
+    assert ended(process).status == 0
+    found = re.findall(r"http://(\[.*?\]|[^:/]+):\d+/\n", "".join(lines))
+    assert set(found) == wanted
+    assert lines[1].startswith("export USERSTATE_METADATA_URL=http://")
