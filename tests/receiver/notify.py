@@ -52,6 +52,7 @@ class Notifier:
 
     def work(self):
         """Send what is noted, and look for quiet machines, for ever."""
+        self.look_for_quiet()  # the first time ever, it is only noted from when on
         while True:
             try:
                 message, noted_at = self.queue.get(timeout=LOOK_EVERY)
@@ -80,9 +81,14 @@ class Notifier:
             if seconds_left <= 0:
                 raise userstate.DeadlineError("too many others wait as well")
             userstate.post_event(message, self.url, deadline=round(seconds_left, 3),
-                                 timeout=10, say=lambda line: None)
+                                 timeout=10, say=lambda line: None, sleep=self.pause)
         except userstate.UserStateError as error:
             self.warn("--notify: a message was dropped", f": {error}")
+
+    def pause(self, seconds):
+        """Wait for the next try, and look for quiet machines meanwhile."""
+        time.sleep(seconds)
+        self.look_for_quiet()
 
     def message(self, machine, state, code, message):
         """Return what is sent of machine, which came into state by this event."""

@@ -81,6 +81,15 @@ def test_a_machine_that_becomes_quiet_is_told_once(settings):
         assert states == ["quiet", "failed"]
 
 
+def test_one_that_is_quiet_is_noted_while_another_message_is_tried_again(settings):
+    with Peer(answer(503)) as peer, notifying(peer.url, quiet_after=0.3) as (receiver, _):
+        notifier = receiver.store.observers[-1].__self__
+        receiver.tell("10.0.0.1", event("failed", 1000))
+        receiver.tell("10.0.0.2", event("running", 1000))
+        wait_for(lambda: notifier.queue.qsize() == 1)
+        assert {json.loads(body.decode())["device"] for body in peer.bodies} == {"10.0.0.1"}
+
+
 def later(seconds):
     return utc_now() + datetime.timedelta(seconds=seconds)
 
