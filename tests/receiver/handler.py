@@ -1,6 +1,7 @@
 """What is answered to which request: a table of routes, and what holds for all."""
 import contextlib
 import csv
+import http.client
 import http.server
 import io
 import ipaddress
@@ -16,7 +17,7 @@ import urllib.parse
 
 from receiver import metadata, pages, program, views
 from receiver.events import read_event, utc_now
-from receiver.machines import device_id, is_address, usual_address, usual_name
+from receiver.machines import device_id, is_address, place, usual_address
 from receiver.parameters import (
     PAGE_MOST,
     PER_PAGE_MOST,
@@ -27,12 +28,14 @@ from receiver.parameters import (
     read_parameters,
     wait_seconds,
 )
-from receiver.server import Server, cut_off, host_port
+from receiver.server import Room, Server, cut_off, host_port
 from receiver.store import StoreError, TooManyError
 
 BODY_MOST = 4 << 20  # bytes of an event; the real service documents no limit
 LARGE = 64 << 10  # bytes of an event that takes memory to read, and
 READ_MOST = 2  # how many of those are made an event of at once, for 45 MiB each
+SHOWN_MOST = 2  # how many of those are in an answer at once, for 150 MiB each
+HEAD_MOST = 32 << 10  # bytes of the header lines of a request
 DRAIN_MOST = 3  # seconds to read what a client sends that has been refused
 LOOK_EVERY = 2  # seconds after which one who waits looks whether its client has gone
 WAIT = 600  # seconds to wait for a machine by default
@@ -42,6 +45,7 @@ PER_PAGE = 10  # of JSON, as of the platform's API
 ROWS, EVENTS = 100, 100  # of a page for people: devices or steps, events of a device
 
 # RFC 9112, 5: no white space before the colon, no line that goes on, no bare CR.
+REQUEST_LINE = re.compile(rb"[^\r\n]*(\r?\n)?")
 HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n]*)?\r?\n")
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+))(?::[0-9]{1,5})?",
                   re.ASCII)
@@ -70,6 +74,7 @@ class Receiver(Server):
             "localhost", own, own.partition(".")[0], *host_names)}
         self.proxy, self.allow_delete = proxy, allow_delete
         self.reading = threading.BoundedSemaphore(READ_MOST)
+        self.answers = Room(SHOWN_MOST)
         self.store = None
         super().__init__(host, port, Handler, tls)
         try:
@@ -112,6 +117,14 @@ class Receiver(Server):
             self.store.close()
 
 
+class RequestError(Exception):
+    """A request is not taken: a status, and the reason as one line."""
+
+
+class UnknownError(Exception):
+    """There is no such machine: what was asked for."""
+
+
 class _Reader(io.BufferedReader):
     """Keeps the lines of a head as they came, as email.parser forgives too much."""
 
@@ -121,6 +134,8 @@ class _Reader(io.BufferedReader):
         line = super().readline(size)
         if self.lines is not None:
             self.lines.append(line)
+            if sum(map(len, self.lines)) > HEAD_MOST:
+                raise http.client.HTTPException("the header lines are too long")
         return line
 
 
@@ -139,6 +154,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile = _Reader(self.rfile)
 
     def handle_one_request(self):
+        self.address = usual_address(self.client_address[0])
         self.server.watch(self.connection)
         super().handle_one_request()
 
@@ -151,7 +167,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_expect_100(self):
         # Else the client would send what is then refused.
-        return not self.refused() and super().handle_expect_100()
+        if self.refused():
+            return False
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
 
     def log_message(self, format, *args):
         """Say nothing: the timeline is the log."""
@@ -181,27 +201,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.answering.add(self.connection)
         try:
             self.dispatch()
+        except RequestError as refusal:
+            self.refuse(*refusal.args)
+        except UnknownError as missing:
+            self.reply_missing(*missing.args)
         except TooManyError as error:
             self.refuse(429, f"{error}; name them by --names or --only, or DELETE some")
         except StoreError as error:
             self.server.warnings.warn("the database fails, the answer is 500", f": {error}")
             self.reply_error(500, str(error))
         finally:
-            self.wfile.flush()
-            self.server.answering.discard(self.connection)
+            try:
+                self.wfile.flush()
+            finally:
+                self.server.answering.discard(self.connection)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
     def refused(self):
         """Refuse what no request may be, and return True; else note whose it is."""
         self.route, _, self.query = self.path.partition("?")
-        if re.match("https?://", self.route):  # RFC 9112, 3.2.2
-            self.route = urllib.parse.urlsplit(self.route).path or "/"
         refusal = self.head_refusal() or self.size_refusal()
+        try:
+            if re.match("https?://", self.route):  # RFC 9112, 3.2.2
+                self.route = urllib.parse.urlsplit(self.route).path or "/"
+        except ValueError:
+            refusal = 400, "the target must be a path"
         try:
             self.address = self.find_address()
         except ValueError:
-            self.address = usual_address(self.client_address[0])
             refusal = 400, "X-Forwarded-For: the last entry must be an address"
         self.match = self.find_route()
         refusal = refusal or self.site_refusal()
@@ -222,8 +250,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pass
 
     def head_refusal(self):
-        if b"\r" in self.raw_requestline.rstrip(b"\r\n") or not all(
-                map(HEADER_LINE.fullmatch, self.head)):
+        if not (REQUEST_LINE.fullmatch(self.raw_requestline)
+                and all(map(HEADER_LINE.fullmatch, self.head))):
             return 400, "a header line is malformed"
         return None
 
@@ -231,7 +259,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         lengths = {length.strip(" \t")
                    for length in self.headers.get_all("Content-Length", ["0"])}
         length = lengths.pop()
-        if self.headers.get("Transfer-Encoding"):
+        if "Transfer-Encoding" in self.headers:
             return 411, "Transfer-Encoding: a Content-Length is needed"
         if lengths or not re.fullmatch("[0-9]+", length):
             return 400, "Content-Length: must be one number"
@@ -296,14 +324,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def named_metadata(self, text):
         machine = self.find_machine(text)
-        if machine is None:
-            self.reply_not_found()
-            return
         self.show_metadata(machine, self.own_url() + pages.device_link(machine))
 
     def show_metadata(self, machine, url):
         if self.command != "GET":
-            self.reply_json(405, {"message": "method not allowed"})
+            self.reply_json(405, {"message": "method not allowed"}, "Allow: GET")
         elif not self.server.machines.is_known(machine):
             self.reply_not_found()
         else:
@@ -312,13 +337,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                                                    self.own_url(), url))
 
     def find_machine(self, text):
-        """Return the machine that text names, by its name, address or id; None if none."""
+        """Return the machine that text names, by its name, its address or its id.
+
+        Raises UnknownError for what is neither of these.
+        """
         try:
-            machine, name = self.server.machines.named(text), usual_name(text)
+            machine = self.server.machines.named(text)
         except ValueError:
-            return None
-        if machine != name and self.server.store.device(name):
-            return name  # it has told something before --names said whose name that is
+            raise UnknownError(text) from None
         if re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", machine):
             row = self.server.store.device(machine)
             return row["machine"] if row else machine
@@ -339,12 +365,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def take(self, text, function):
         """Call function of the machine that text names, if this client may post there."""
         machine = self.find_machine(text)
-        if machine is None:
-            self.reply_not_found()
-        elif is_address(machine) and machine != self.address:
-            self.refuse(403, f"only {machine} itself may post there")
-        else:
-            function(machine)
+        if is_address(machine) and machine != self.address:
+            raise RequestError(403, f"only {machine} itself may post there")
+        function(machine)
 
     def take_event(self, machine):
         is_large = len(self.body) > LARGE
@@ -354,10 +377,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             except ValueError as error:
                 self.warn_of(400, f"no event: {error}")
                 self.reply(400)
-                return
-            self.body = b""  # as it takes memory
-            self.put(machine, event)
-            return
+            else:
+                self.body = b""  # as it takes memory
+                self.put(machine, event)
 
     def take_phone_home(self, machine):
         self.put(machine, {"state": "", "code": None, "message": "phoned home"})
@@ -380,29 +402,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def program(self):
         tag = f'"{program.sha256()}"'
-        if self.headers.get("If-None-Match") == tag:
-            self.reply(304, b"", None, f"ETag: {tag}")
+        headers = f"ETag: {tag}", ASK_ANEW
+        known = re.findall(r'"[^"]*"|\*', self.headers.get("If-None-Match", ""))
+        if tag in known or "*" in known:
+            self.reply(304, b"", None, *headers)
             return
-        self.reply(200, program.source(), "text/x-python; charset=us-ascii",
-                   f"ETag: {tag}")
+        self.reply(200, program.source(), "text/x-python; charset=us-ascii", *headers)
 
     def user_data(self):
         self.reply_script(self.own_url())
 
     def named_user_data(self, text):
-        machine = self.find_machine(text)
-        if machine is None:
-            self.reply_not_found()
-            return
-        self.reply_script(self.own_url() + pages.device_link(machine))
+        self.reply_script(self.own_url() + pages.device_link(self.find_machine(text)))
 
     def reply_script(self, url):
         script = program.script(self.own_url(), url + "/metadata")
         self.reply(200, script.encode(), "text/plain; charset=us-ascii")
 
     def install(self):
-        if self.parameters({}) is not None:
-            self.reply_html(pages.install_page(*self.install_values()))
+        self.parameters({})
+        self.reply_html(pages.install_page(*self.install_values()))
 
     def install_values(self):
         url = self.own_url()
@@ -411,12 +430,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # What people and their programs ask.
 
     def parameters(self, known):
-        """Return the parameters of the request, or refuse it and return None."""
+        """Return the parameters of the request; raise RequestError."""
         try:
             return read_parameters(self.query, known)
         except ValueError as error:
-            self.refuse(400, str(error))
-            return None
+            raise RequestError(400, str(error)) from None
 
     def meta(self, values, per_page, total):
         """Return the paging of a list, whose links keep all other parameters."""
@@ -428,8 +446,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def devices_page(self):
         values = self.parameters({**DEVICES_WANTED, **PAGING})
-        if values is None:
-            return
         now = utc_now()
         total, devices, counts = self.find_devices(values, ROWS, now)
         meta = self.meta(values, values.get("per_page", ROWS), total)
@@ -443,8 +459,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def devices_json(self):
         values = self.parameters({**DEVICES_WANTED, **PAGING})
-        if values is None:
-            return
         last = self.server.store.last()
         total, devices, counts = self.find_devices(values, PER_PAGE, utc_now())
         meta = self.meta(values, values.get("per_page", PER_PAGE), total)
@@ -453,17 +467,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def devices_csv(self):
         values = self.parameters(DEVICES_WANTED)
-        if values is not None:
-            self.reply_csv(CSV_DEVICE, self.all_devices(values))
+        self.reply_csv(CSV_DEVICE, self.all_devices(values))
 
     def all_devices(self, values):
-        """Give the views of all machines that are as wanted."""
-        now, page, total = utc_now(), 0, 1
-        while page * PER_PAGE_MOST < total:
-            page += 1
-            total, devices, _ = self.find_devices({**values, "page": page}, PER_PAGE_MOST,
-                                                  now)
-            yield from devices
+        """Give the views of all machines that are as wanted, each as it is at its turn."""
+        now, state, text = utc_now(), values.get("state"), values.get("q", "")
+        if state != "never":
+            for machine in self.server.store.devices_in_order(now, state, text):
+                row = self.server.store.device(machine, now)
+                if row is not None:  # it has been deleted
+                    yield views.device_view(row, self.server.machines.name(machine))
+        yield from self.silent_devices(state, text)
 
     def find_devices(self, values, per_page, now):
         """Return how many machines are as wanted, the views of some, and all counts."""
@@ -471,79 +485,95 @@ class Handler(http.server.BaseHTTPRequestHandler):
         offset = (values.get("page", 1) - 1) * per_page
         state, text = values.get("state"), values.get("q", "")
         store, machines = self.server.store, self.server.machines
-        never = sorted(machines.expected - store.machines()) if machines.expected else []
-        counts = views.counts_view(store.counts(now), len(never))
         total, rows = 0, []
         if state != "never":
             total, rows = store.devices(now, offset, per_page, state, text)
         devices = [views.device_view(row, machines.name(row["machine"])) for row in rows]
-        if state in (None, "never"):
-            silent = [views.never_view(machine, machines.name(machine)) for machine in never
-                      if text.lower() in f"{machine}\n{machines.name(machine)}".lower()]
-            begin = max(0, offset - total)
-            devices += silent[begin:begin + per_page - len(devices)]
-            total += len(silent)
-        return total, devices, counts
+        silent = self.silent_devices(state, text)
+        begin = max(0, offset - total)
+        devices += silent[begin:begin + per_page - len(devices)]
+        counts = views.counts_view(store.counts(now), len(self.silent_machines()))
+        return total + len(silent), devices, counts
+
+    def silent_machines(self):
+        """Return the machines that are expected and have told nothing, a set."""
+        expected = self.server.machines.expected
+        return expected - self.server.store.machines() if expected else expected
+
+    def silent_devices(self, state, text):
+        """Return the views of silent machines that are as wanted, in their order."""
+        if state not in (None, "never"):
+            return []
+        name = self.server.machines.name
+        return [views.never_view(machine, name(machine))
+                for machine in sorted(self.silent_machines(), key=place)
+                if text.lower() in f"{machine}\n{name(machine)}".lower()]
 
     def steps_of(self, machine):
         return [views.step_view(row) for row in self.server.store.steps(machine)]
 
     def device_page(self, text):
         values = self.parameters(PAGING)
-        if values is None:
-            return
         row = self.find_device(text)
-        if row is None:
-            self.reply_missing(text)
-            return
         machine, now = row["machine"], utc_now()
         per_page = values.get("per_page", EVENTS)
         total, numbers = self.server.store.numbers(
             {"machine": machine}, (values.get("page", 1) - 1) * per_page, per_page)
+        rows = self.rows(numbers, pages.TEXT + 1)
         self.reply_html(pages.device_page(
             views.device_view(row, self.server.machines.name(machine)),
-            self.steps_of(machine), [views.event_view(row) for row in self.rows(numbers)],
+            self.steps_of(machine), [views.event_view(row) for row in rows],
             self.meta(values, per_page, total), now))
 
     def find_device(self, text):
-        """Return the row of the machine that text names, or None."""
-        machine = self.find_machine(text)
-        return None if machine is None else self.server.store.device(machine)
+        """Return the row of the machine that text names; raise UnknownError."""
+        row = self.server.store.device(self.find_machine(text))
+        if row is None:
+            raise UnknownError(text)
+        return row
 
-    def rows(self, numbers):
-        """Give the events of numbers that have not been deleted meanwhile."""
-        return filter(None, map(self.server.store.event, numbers))
+    def rows(self, numbers, most):
+        """Give the events of numbers that have not been deleted, messages cut to most."""
+        return filter(None, (self.server.store.event(found, most) for found in numbers))
+
+    def views_of(self, numbers):
+        """Give the views of the events of numbers that have not been deleted."""
+        for row in self.rows(numbers, LARGE + 1):
+            with self.whole(row) as view:
+                yield view
+
+    @contextlib.contextmanager
+    def whole(self, row):
+        """Give the view of an event, row, whose message is cut to LARGE + 1 characters.
+
+        One that is larger is read while there is a place for it, as it takes memory.
+        """
+        if len(row["message"]) <= LARGE:
+            yield views.event_view(row)
+        else:
+            with self.server.answers.place(self.connection):
+                yield views.event_view(self.server.store.event(row["number"]) or row)
 
     def device_steps(self, text):
-        if self.parameters({}) is None:
-            return
+        self.parameters({})
         row = self.find_device(text)
-        if row is None:
-            self.reply_missing(text)
-            return
         self.reply_json(200, {"steps": self.steps_of(row["machine"]),
                               "last": self.server.store.last()})
 
     def delete_device(self, text):
-        if self.parameters({}) is None:
-            return
+        self.parameters({})
         own = usual_address(self.connection.getsockname()[0])
         is_own = self.address == own or ipaddress.ip_address(
             self.address.partition("%")[0]).is_loopback
         if not (is_own or self.server.allow_delete):
-            self.refuse(403, "DELETE: only from the receiver's own host, or with "
-                             "its option --allow-delete")
-            return
-        row = self.find_device(text)
-        if row is None or not self.server.store.forget(row["machine"]):
-            self.reply_missing(text)
-            return
+            raise RequestError(403, "DELETE: only from the receiver's own host, or with "
+                               "its option --allow-delete")
+        if not self.server.store.forget(self.find_device(text)["machine"]):
+            raise UnknownError(text)
         self.reply(204)
 
     def fleet(self):
         values = self.parameters(PAGING)
-        if values is None:
-            return
         per_page = values.get("per_page", ROWS)
         last = self.server.store.last()
         total, rows = self.server.store.fleet((values.get("page", 1) - 1) * per_page,
@@ -560,25 +590,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return "text/html" in self.headers.get("Accept", "")
 
     def events_json(self):
-        values = self.parameters({**EVENTS_WANTED, "device": str, **PAGING})
-        if values is not None:
-            self.show_events(values)
+        self.show_events(self.parameters({**EVENTS_WANTED, "device": str, **PAGING}))
 
     def device_events(self, text):
         values = self.parameters({**EVENTS_WANTED, **PAGING})
-        if values is None:
-            return
-        if self.find_device(text) is None and self.find_machine(text) != self.address:
-            self.reply_missing(text)  # but one may always ask for its own
-            return
+        if self.find_machine(text) != self.address:  # one may always ask for its own
+            self.find_device(text)
         self.show_events({**values, "device": text})
 
     def wanted(self, values):
         """Return which events are wanted, as the store takes it."""
         wanted = {name: values[name] for name in EVENTS_WANTED if name in values}
         if "device" in values:
-            wanted["machine"] = self.find_machine(values["device"])
+            wanted["machine"] = self.wanted_machine(values["device"])
         return wanted
+
+    def wanted_machine(self, text):
+        """Return the machine that text names; raise RequestError if that cannot be one."""
+        try:
+            return self.find_machine(text)
+        except UnknownError:
+            raise RequestError(400, f"{text:.100}: no address and no name") from None
 
     def show_events(self, values):
         per_page = values.get("per_page", PER_PAGE)
@@ -592,15 +624,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Give the list of events as texts, as a thousand of 4 MiB do not fit in memory."""
         yield f'{{"last": {last}, "meta": {json.dumps(meta)},\n"events": ['
         separator = "\n"
-        for row in self.rows(numbers):
-            yield separator + json.dumps(views.event_view(row))
+        for view in self.views_of(numbers):
+            yield separator + json.dumps(view)
             separator = ",\n"
         yield "]}\n"
 
     def events_csv(self):
         values = self.parameters({**EVENTS_WANTED, "device": str})
-        if values is not None:
-            self.reply_csv(CSV_EVENT, self.all_events(values))
+        self.reply_csv(CSV_EVENT, self.all_events(values))
 
     def all_events(self, values):
         """Give the views of all events that are as wanted, the newest first."""
@@ -610,7 +641,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not numbers:
                 return
             number = numbers[-1]
-            yield from map(views.event_view, self.rows(numbers))
+            yield from self.views_of(numbers)
 
     def reply_csv(self, names, shown):
         self.reply_parts("text/csv; charset=utf-8; header=present",
@@ -619,12 +650,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def wait(self, text):
         values = self.parameters({"code": code, "timeout": wait_seconds, "since": past,
                                   "after": NUMBER})
-        if values is None:
-            return
-        machine = self.find_machine(text)
-        if machine is None:
-            self.refuse(400, f"{text:.100}: no address and no name")
-            return
+        machine = self.wanted_machine(text)
         timeout = values.pop("timeout", WAIT)
         ends_at = time.monotonic() + timeout
         with self.server.store.listen(machine) as arrivals:
@@ -644,12 +670,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if row is GOING:
             self.reply_error(503, "the receiver ends", "Retry-After: 5")
             return
-        self.reply_json(200 if row["state"] == "succeeded" else 409,
-                        views.event_view(row))
+        with self.whole(row) as view:
+            self.reply_json(200 if row["state"] == "succeeded" else 409, view)
+            self.wfile.flush()
 
     def outcome(self, text, values):
         # Found anew, as an id is of no machine before the first event.
-        return self.server.store.outcome(self.find_machine(text), **values)
+        return self.server.store.outcome(self.find_machine(text), LARGE + 1, **values)
 
     def next_outcome(self, text, values, arrivals, ends_at):
         """Return the event by which a machine ends; None when time ends; or GOING.
@@ -682,11 +709,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setblocking(True)
 
     def show_metrics(self):
-        if self.parameters({}) is None:
-            return
-        store, machines = self.server.store, self.server.machines
-        never = len(machines.expected - store.machines()) if machines.expected else 0
-        counts = views.counts_view(store.counts(utc_now()), never)
+        self.parameters({})
+        store = self.server.store
+        counts = views.counts_view(store.counts(utc_now()), len(self.silent_machines()))
         text = self.server.metrics.text(counts, store.size())
         self.reply(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
@@ -715,9 +740,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply_error(status, reason)
 
     def warn_of(self, status, reason):
-        address = getattr(self, "address", self.client_address[0])
-        self.server.warnings.warn(f"refused {address}: {status}, {reason!a:.300}",
-                                  client=address)
+        self.server.warnings.warn(f"refused {self.address}: {status}, {reason!a:.300}",
+                                  client=self.address)
 
     def reply_error(self, status, reason, *headers):
         self.reply_json(status, {"errors": [reason]}, *headers)
@@ -731,7 +755,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                    f"Content-Security-Policy: {pages.POLICY}")
 
     def reply(self, status, body=b"", kind=None, *headers):
-        self.start_reply(status, kind, f"Content-Length: {len(body)}", *headers)
+        if status not in (204, 304):  # RFC 9110, 8.6
+            headers = f"Content-Length: {len(body)}", *headers
+        self.start_reply(status, kind, *headers)
         if self.command != "HEAD":
             self.wfile.write(body)
 
@@ -749,7 +775,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for part in parts:
                 data = part.encode("utf-8", "replace")
                 if is_chunked:
-                    data = b"%x\r\n%b\r\n" % (len(data), data)
+                    self.wfile.write(b"%x\r\n" % len(data))
+                    data += b"\r\n"
                 self.wfile.write(data)
                 self.server.watch(self.connection)
         except StoreError as error:
@@ -766,7 +793,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if kind:
             self.send_header("Content-Type", kind)
             self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("Cache-Control", "no-store")
+            if ASK_ANEW not in headers:
+                self.send_header("Cache-Control", "no-store")
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
@@ -785,6 +813,7 @@ def csv_parts(names, shown):
 
 
 NO_PLACE = contextlib.nullcontext()
+ASK_ANEW = "Cache-Control: no-cache"  # with the ETag of what one has
 GOING = {"state": "the receiver ends"}  # instead of an event
 CSV_EVENT = ("number", "created_at", "device", "ip", "state", "code", "message")
 CSV_DEVICE = ("device", "hostname", "ip", "state", "code", "message", "steps_failed",

@@ -84,7 +84,11 @@ class Machines:
         only = None
         if self._only is not None:
             only = frozenset(machines.get(name, name) for name in _read_only(self._only))
-        self.only, self._shown, self._machines, self._nobody = only, shown, machines, nobody
+        self.only, self._shown, self._machines = only, shown, machines
+        # The machines that are to report, as far as options and files name them.
+        self.expected = only
+        if only is None:
+            self.expected = frozenset(filter(_may_report, shown)) - nobody
 
     def named(self, text):
         """Return the machine that text, an address, a NAME or a name of --names, means."""
@@ -102,13 +106,6 @@ class Machines:
     def name(self, machine):
         """Return what machine is called, or "" if nobody has named it."""
         return self._shown.get(machine) or ("" if is_address(machine) else machine)
-
-    @property
-    def expected(self):
-        """The machines that are to report, as far as options and files name them."""
-        if self.only is not None:
-            return self.only
-        return frozenset(filter(_may_report, self._shown)) - self._nobody
 
 
 def _may_report(address):

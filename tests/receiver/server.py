@@ -38,17 +38,18 @@ def cut_off(connection, how=socket.SHUT_RDWR):
 
 
 class Room:
-    """Places for large bodies; one who takes long to send makes room for another."""
+    """Places for what is large; one who holds one for long makes room for another."""
 
-    def __init__(self):
+    def __init__(self, most):
+        self._most = most
         self._changed = threading.Condition()
         self._begun_at = {}  # of the connections that have a place; inf: all has come
 
     @contextlib.contextmanager
     def place(self, connection):
-        """Hold a place for a large body of connection."""
+        """Hold a place for connection."""
         with self._changed:
-            while len(self._begun_at) >= LARGE_MOST:
+            while len(self._begun_at) >= self._most:
                 oldest = min(self._begun_at, key=self._begun_at.get)
                 seconds_left = self._begun_at[oldest] + LARGE_PATIENCE - time.monotonic()
                 if seconds_left <= 0:
@@ -90,7 +91,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.waiting = set()  # connections of those that wait for a machine
         self.entering = threading.Lock()  # of waiting
         self.answering = set()  # connections whose request has come whole
-        self.room = Room()
+        self.room = Room(LARGE_MOST)  # for large bodies
         self.crowded_at = self.swept_at = -math.inf
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), handler)  # which closes all if it fails
@@ -159,13 +160,13 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         """Return whether connection may wait for a machine, now without a time."""
         most = waiting_most()
         with self.entering:
-            if len(self.waiting) >= most:
-                self.warnings.warn(
-                    f"{most} clients wait for machines; more are refused")
-                return False
-            self.waiting.add(connection)
-        del self.serving[connection]
-        return True
+            is_room = len(self.waiting) < most
+            if is_room:
+                self.waiting.add(connection)
+                del self.serving[connection]
+        if not is_room:
+            self.warnings.warn(f"{most} clients wait for machines; more are refused")
+        return is_room
 
     def service_actions(self):
         """Cut off clients whose time is over; called by serve_forever all the time."""

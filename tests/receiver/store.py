@@ -10,6 +10,7 @@ import threading
 import uuid
 
 from receiver import events, machines
+from receiver.lines import say
 
 BATCH_MOST = 500  # events of one commit
 LOCKED_MOST = 5  # seconds to wait for another process that holds the database
@@ -149,7 +150,7 @@ SHOWN = """CASE WHEN state = 'running' AND last_at < :quiet_at THEN 'quiet'
 KNOWN = "('failed', 'quiet', 'running', 'succeeded')"
 # Failed first, then running, the one that is silent for the longest time first.
 LIST_DEVICES = f"""
-SELECT *, {SHOWN} AS shown FROM devices WHERE {{where}} ORDER BY
+SELECT {{columns}}, {SHOWN} AS shown FROM devices WHERE {{where}} ORDER BY
     CASE state WHEN 'failed' THEN 0 WHEN 'running' THEN 1 ELSE 2 END,
     CASE state WHEN 'running' THEN last_at END, place
 LIMIT :limit OFFSET :offset
@@ -160,10 +161,15 @@ SELECT code, message, sum(count * (state = 'running')) AS running,
     sum(count * (state = 'succeeded')) AS succeeded
 FROM totals GROUP BY code, message ORDER BY code, message LIMIT :limit OFFSET :offset
 """
+EVENT = """
+SELECT number, id, machine, address, state, code, created_at, {message} AS message
+FROM events WHERE number = :number
+"""
+WHOLE_EVENT = EVENT.format(message="message")
+CUT_EVENT = EVENT.format(message="substr(message, 1, :most)")
 END_OF_CODE = """
-SELECT * FROM events WHERE number = (SELECT max(number) FROM events
-    WHERE machine = :machine AND code = :code AND state IN ('succeeded', 'failed'))
-AND number > :after
+SELECT max(number) AS number FROM events
+WHERE machine = :machine AND code = :code AND state IN ('succeeded', 'failed')
 """
 TOOK = """
 SELECT machine, seconds FROM steps
@@ -227,6 +233,7 @@ class Store:
             self.readers.put(connection)
         for connection in readers or [writer]:
             connection.create_function("name_of", 1, lambda machine: self.name(machine))
+            connection.create_function("folded", 1, str.lower, deterministic=True)
         self.queue = queue.SimpleQueue()  # (function, arguments, future): see _write
         self.listening = threading.Lock()
         self.listeners = {}  # machine: the queues of those who wait for it
@@ -238,16 +245,24 @@ class Store:
 
         address: where it came from; key: a str, which the machine uses once for an
         event and again for a repetition, which is not kept; most: of how many machines
-        a new one may be the last, or None. Raises TooManyError, StoreError: nothing of
-        it is kept.
+        a new one may be the last, or None. Raises TooManyError; StoreError: nothing of
+        it is kept, unless it says that the database takes too long.
         """
         row = dict(event, machine=machine, address=address, key=key,
                    id=str(uuid.uuid4()), created_at=events.time_text(events.utc_now()))
         self._do(self._insert, row, most)
 
     def forget(self, machine):
-        """Delete all that machine has told; return whether there was anything."""
-        return self._do(self._delete, machine)
+        """Delete all that machine has told; return whether there was anything.
+
+        The oldest events go first, a few at a time, as others wait meanwhile.
+        """
+        while True:
+            rows = self._read("SELECT number FROM events WHERE machine = ? "
+                              "ORDER BY number LIMIT ?", [machine, SWEEP_MOST])
+            if len(rows) < SWEEP_MOST:
+                return self._do(self._delete, machine)
+            self._do(self._delete_events, [[row["number"]] for row in rows])
 
     def check(self):
         """Raise StoreError unless an event could be committed now."""
@@ -269,6 +284,7 @@ class Store:
         try:
             return future.result(COMMIT_MOST)
         except concurrent.futures.TimeoutError:
+            future.cancel()  # unless its transaction has begun
             raise StoreError("the database takes too long") from None
 
     def _write(self):
@@ -279,7 +295,8 @@ class Store:
             while len(jobs) < BATCH_MOST and not self.queue.empty():
                 jobs.append(self.queue.get())
             closing = None in jobs
-            self._commit([job for job in jobs if job is not None])
+            self._commit([job for job in jobs if job is not None
+                          and job[-1].set_running_or_notify_cancel()])
             del jobs  # while the next one is waited for, they would take memory
 
     def _commit(self, jobs):
@@ -367,7 +384,10 @@ class Store:
                 for arrivals in self.listeners.get(name, ()):
                     arrivals.put(True)
         for observe in self.observers:
-            observe(change)
+            try:
+                observe(change)
+            except Exception as error:  # of whatever kind: the writer has to go on
+                say(f"bug: {type(error).__name__}: {error}")
 
     @contextlib.contextmanager
     def listen(self, machine):
@@ -437,18 +457,29 @@ class Store:
         state: None for all, "other" for what is none of ours; text: part of the name,
         the address or the message. Those to look after come first.
         """
+        where, values = self._devices_wanted(now, state, text)
+        values.update(offset=offset, limit=limit)
+        total = self._first(f"SELECT count(*) AS count FROM devices WHERE {where}", values)
+        rows = self._read(LIST_DEVICES.format(columns="*", where=where), values)
+        return total["count"], [self._since_quiet(row) for row in rows]
+
+    def devices_in_order(self, now, state=None, text=""):
+        """Return the machines that devices() lists, all of them."""
+        where, values = self._devices_wanted(now, state, text)
+        values.update(offset=0, limit=-1)
+        statement = LIST_DEVICES.format(columns="machine", where=where)
+        return [row["machine"] for row in self._read(statement, values)]
+
+    def _devices_wanted(self, now, state, text):
         conditions, values = ["1"], {"quiet_at": self._quiet_at(now), "state": state,
-                                     "text": text, "offset": offset, "limit": limit}
+                                     "text": text}
         if state is not None:
             is_in = f"NOT IN {KNOWN}" if state == "other" else "= :state"
             conditions.append(f"{SHOWN} {is_in}")
         if text:
-            conditions.append("instr(lower(name_of(machine) || char(10) || machine || "
-                              "char(10) || address || char(10) || message), lower(:text))")
-        where = " AND ".join(conditions)
-        total = self._first(f"SELECT count(*) AS count FROM devices WHERE {where}", values)
-        rows = self._read(LIST_DEVICES.format(where=where), values)
-        return total["count"], [self._since_quiet(row) for row in rows]
+            conditions.append("instr(folded(name_of(machine) || char(10) || machine || "
+                              "char(10) || address || char(10) || message), folded(:text))")
+        return " AND ".join(conditions), values
 
     def _since_quiet(self, row):
         """Return row, of a machine that is quiet with the time since when it is."""
@@ -522,35 +553,42 @@ class Store:
             f"SELECT number FROM events {where} ORDER BY number DESC LIMIT :limit",
             dict(values, limit=limit))]
 
-    def event(self, number):
-        """Return an event as a row, or None if it has been deleted."""
-        return self._first("SELECT * FROM events WHERE number = ?", [number])
+    def event(self, number, most=None):
+        """Return an event as a row, or None if it has been deleted.
 
-    def outcome(self, machine, code=None, after=0, since=""):
+        most: how many characters of its message, None for all.
+        """
+        statement = WHOLE_EVENT if most is None else CUT_EVENT
+        return self._first(statement, {"number": number, "most": most})
+
+    def outcome(self, machine, most, code=None, after=0, since=""):
         """Return the event that tells how machine, or its code, has ended, or None.
 
-        code: an int, or None for the machine as a whole. after: the number of an event,
-        since: a time of time_text; an end that is not newer than both does not count.
-        Nor, with since, does one that is in the future: the clock was wrong.
+        most: characters of its message. code: an int, or None for the machine as a
+        whole. after: the number of an event, since: a time of time_text; an end that is
+        not newer than both does not count. Nor, with since, does one that is in the
+        future: the clock was wrong.
         """
         if code is None:
-            end, telling = self._end_of_all(machine, after)
+            end, telling = self._end_of_all(machine, most, after)
         else:
-            end = telling = self._first(END_OF_CODE, {"machine": machine, "code": code,
-                                                      "after": after})
+            found = self._first(END_OF_CODE, {"machine": machine, "code": code})["number"]
+            is_new = found is not None and found > after
+            end = telling = self.event(found, most) if is_new else None
         if end is None or since and not since < end["created_at"] <= events.time_text(
                 events.utc_now()):
             return None
         return telling
 
-    def _end_of_all(self, machine, after):  # and the event that tells why
+    def _end_of_all(self, machine, most, after):  # and the event that tells why
         row = self._first("SELECT * FROM devices WHERE machine = ? AND state "
                           "IN ('succeeded', 'failed') AND ended > ?", [machine, after])
         if row is None:
             return None, None
         # As an event, if that has been deleted.
-        kept = {**row, "number": row["telling"], "created_at": row["state_at"], "key": None}
-        return self.event(row["ended"]) or kept, self.event(row["telling"]) or kept
+        kept = {**row, "number": row["telling"], "created_at": row["state_at"]}
+        return (self.event(row["ended"], most) or kept,
+                self.event(row["telling"], most) or kept)
 
     def close(self):
         """Write what has come in, and close the database; once is enough."""
@@ -573,6 +611,8 @@ def _where(wanted):
                   "before": "number < :before",
                   "since": "created_at > :since", "until": "created_at <= :until",
                   "q": "instr(lower(message), lower(:q))"}
+    if not wanted.get("q", "").isascii():  # SQLite's lower() is, and faster
+        conditions["q"] = "instr(folded(message), folded(:q))"
     where = " AND ".join(conditions[name] for name in wanted)
     return f"WHERE {where}" if where else "", wanted
 

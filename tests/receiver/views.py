@@ -3,6 +3,7 @@ import datetime
 import math
 
 from receiver.events import seconds_between, time_of, time_text
+from receiver.parameters import PAGE_MOST
 
 KINDS = ("failed", "quiet", "running", "succeeded", "other", "never")
 DONE = "succeeded"
@@ -76,7 +77,7 @@ def meta_view(path, page, per_page, total):
 
     path: with the parameters that are to be kept, and a ? or & at its end.
     """
-    last = max(1, math.ceil(total / per_page))
+    last = min(max(1, math.ceil(total / per_page)), PAGE_MOST)
 
     def link(number):
         return {"href": f"{path}page={number}&per_page={per_page}"}

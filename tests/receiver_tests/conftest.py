@@ -1,11 +1,11 @@
 """The fixtures of the receiver's tests."""
 import pytest
 
-from receiver import events, handler, lines, notify, parameters, server, store
+from receiver import events, handler, lines, notify, parameters, server, store, views
 from support.browser import CHROMIUM, Browser
 from support.tools import needs
 
-ROOMS = (events, handler, lines, notify, parameters, server, store)
+ROOMS = (events, handler, lines, notify, parameters, server, store, views)
 
 
 @pytest.fixture

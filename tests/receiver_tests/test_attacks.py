@@ -11,6 +11,7 @@ import pytest
 
 from receiver.events import STEPS_MOST
 from receiver.lines import WARN_CLIENT_MOST
+from receiver.machines import device_id
 from support.processes import ended, start_command
 from support.receivers import (
     RECEIVER_SCRIPT,
@@ -102,13 +103,20 @@ def test_old_events_go_behind_those_of_a_clock_that_was_ahead(settings):
         assert receiver.store.numbers({}, 0, 100) == (4, [4, 3, 2, 1])
 
 
-def test_what_a_name_has_told_stays_its_own_when_names_says_whose_it_is():
-    with Receiver(names=NAMES) as receiver:
-        receiver.put("web-01", "127.0.0.9", event("failed", 1000, "of the name"))
-        receiver.tell("127.0.0.1", event("running", 1000, "of the address"))
-        listed = read_json(receiver, "/devices/web-01/events")["events"]
-        assert [each["message"] for each in listed] == ["of the name"]
-        assert ask(receiver, "DELETE", "/devices/web-01")[0] == 204
+def test_a_name_of_names_is_its_address_also_when_a_stranger_has_posted_by_it():
+    with Receiver(names=NAMES, only=["web-01"]) as receiver:
+        receiver.store.put("web-01", "127.0.0.9", event("succeeded", 1000, "of a stranger"))
+        body = json.dumps(event("running", 1000, "of the address")).encode()
+        path = "/devices/web-01/events"
+        assert ask(receiver, "POST", path, body, source="127.0.0.9")[0] == 403
+        assert ask(receiver, "POST", path, body, source="127.0.0.1")[0] == 200
+        listed = read_json(receiver, path)["events"]
+        assert [each["message"] for each in listed] == ["of the address"]
+        assert ask(receiver, "GET", "/devices/web-01/wait?timeout=0")[0] == 504
+        stranger = f"/devices/{device_id('web-01')}"  # is shown, and can be deleted
+        listed = read_json(receiver, f"{stranger}/events")["events"]
+        assert [each["message"] for each in listed] == ["of a stranger"]
+        assert ask(receiver, "DELETE", stranger)[0] == 204
         assert [body for _, _, body in receiver.shown()] == ["of the address"]
 
 

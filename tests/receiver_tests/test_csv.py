@@ -102,9 +102,27 @@ def test_takes_the_filters_of_the_list_of_machines(receiver, query, machines):
     assert [row[0] for row in read_csv(receiver, f"/devices.csv?{query}")[1:]] == machines
 
 
+def test_each_machine_is_there_once_also_if_the_order_changes_meanwhile(receiver, monkeypatch):
+    for number in range(5):
+        receiver.tell(f"10.0.0.{number}", event("running"))
+    device, failed = receiver.store.device, []
+
+    def device_as_another_fails(machine, now):
+        if not failed:
+            receiver.tell("10.0.0.4", event("failed"))
+            failed.append(True)
+            assert receiver.store.forget("10.0.0.3")
+        return device(machine, now)
+    monkeypatch.setattr(receiver.store, "device", device_as_another_fails)
+    rows = read_csv(receiver, "/devices.csv")[1:]
+    assert sorted((row[0], row[3]) for row in rows) == [
+        ("10.0.0.0", "running"), ("10.0.0.1", "running"), ("10.0.0.2", "running"),
+        ("10.0.0.4", "failed")]
+
+
 @pytest.mark.parametrize("path", ["/events.csv", "/devices.csv"])
 def test_has_all_rows_and_no_pages(receiver, settings, path):
-    settings(PER_PAGE_MOST=2, CSV_BLOCK=2)
+    settings(CSV_BLOCK=2)
     for number in range(5):
         receiver.tell(f"10.0.0.{number}", event("running"))
     assert len(read_csv(receiver, path)) == 6

@@ -45,6 +45,18 @@ def test_one_that_has_never_reported_is_told_of_as_the_others(receiver):
         assert (silent["state"], silent["hostname"], silent["events"]) == ("never", "db", 0)
 
 
+def test_they_are_in_the_order_of_the_others():
+    machines = ["10.0.0.10", "10.0.0.9", "web-2", "2001:db8::1", "web-10"]
+    in_order = ["10.0.0.9", "10.0.0.10", "2001:db8::1", "web-10", "web-2"]
+    with Receiver(only=machines) as receiver:
+        for state in ("never", "succeeded"):
+            listed = read_json(receiver, f"/devices?state={state}")["devices"]
+            assert [device["device"] for device in listed] == in_order[:len(listed)]
+            for machine in machines:
+                receiver.tell(machine, event("succeeded"))
+        assert len(listed) == 5
+
+
 def test_without_names_nobody_is_missed(receiver):
     assert never(receiver) == []
     assert read_json(receiver, "/devices")["counts"]["never"] == 0

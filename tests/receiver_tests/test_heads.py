@@ -1,7 +1,8 @@
 """The head of a request: what a proxy in front might read in another way is refused."""
 import pytest
 
-from support.receivers import Receiver, exchange
+from receiver.handler import HEAD_MOST
+from support.receivers import Receiver, connect, exchange
 
 INNER = (b"POST /devices/smuggled/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
          b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
@@ -44,6 +45,52 @@ def test_a_malformed_head_is_a_400_and_the_connection_ends(receiver, request_byt
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"\r\nConnection: close\r\n" in answer
     assert receiver.store.last() == 0
+
+
+@pytest.mark.parametrize("line", [
+    b"GET /healthz HTTP/1.1\r\r\n", b"GET /healthz\r HTTP/1.1\r\n",
+    b"GET http://[ HTTP/1.1\r\n"])
+def test_a_malformed_request_line_is_a_400(receiver, line):
+    answer = exchange(receiver, line + b"\r\n" + INNER)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_an_empty_coding_hides_none_behind_it(receiver):
+    answer = exchange(receiver, b"POST /events HTTP/1.1\r\nTransfer-Encoding:\r\n"
+                                b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{}"
+                                + INNER)
+    assert answer.startswith(b"HTTP/1.1 411 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert receiver.store.last() == 0
+
+
+@pytest.mark.parametrize("lines, status", [
+    (b"X: %s\r\n" % (b"x" * (HEAD_MOST - 7)), 200),  # with the empty line, all of it
+    (b"X: %s\r\n" % (b"x" * (HEAD_MOST - 6)), 431),
+    (b"X: %s\r\n" % (b"x" * 1000) * 40, 431)], ids=["most", "more", "many"])
+def test_a_head_takes_little_memory(receiver, lines, status):
+    answer = exchange(receiver, b"GET /healthz HTTP/1.1\r\n" + lines + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_who_asks_before_the_body_is_told_at_once_to_go_on(receiver):
+    with connect(receiver) as connection:
+        connection.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 2\r\n"
+                           b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"{}")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_is_no_request_is_told_of_its_own_client(capsys):
+    with Receiver(proxy="127.0.0.1") as receiver:
+        assert exchange(receiver, INNER.replace(
+            b"Connection: close", b"X-Forwarded-For: 10.1.1.1") + b"GARBAGE\r\n\r\n"
+        ).count(b"HTTP/1.1 ") == 1
+    assert capsys.readouterr().err == (
+        "receiver: refused 127.0.0.1: 400, \"Bad request syntax ('GARBAGE')\"\n")
 
 
 @pytest.mark.parametrize("name", ["Content-Length ", "Transfer-Encoding ", "X Y"])

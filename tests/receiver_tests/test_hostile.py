@@ -9,6 +9,7 @@ import pytest
 
 from support.receivers import (
     TAKEN,
+    Receiver,
     ReceiverProcess,
     ask,
     connect,
@@ -42,9 +43,9 @@ def test_large_bodies_that_trickle_keep_no_large_one_out(receiver, settings, num
     assert len(receiver.shown()) == 3
 
 
-def test_of_large_bodies_the_one_that_takes_longest_makes_room(receiver, settings):
+def test_of_large_bodies_the_one_that_takes_longest_makes_room(settings):
     settings(LARGE_PATIENCE=0.05, LARGE_MOST=2)
-    with begin_large(receiver) as first:
+    with Receiver() as receiver, begin_large(receiver) as first:
         wait_for(lambda: len(receiver.room._begun_at) == 1)
         with begin_large(receiver) as second:
             wait_for(lambda: len(receiver.room._begun_at) == 2)
@@ -54,11 +55,12 @@ def test_of_large_bodies_the_one_that_takes_longest_makes_room(receiver, setting
             assert second.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
-def test_large_bodies_that_are_quick_all_come_in(receiver, settings):
+def test_large_bodies_that_are_quick_all_come_in(settings):
     settings(LARGE_MOST=2)
-    assert in_threads(20, lambda number: post(receiver, LARGE)) == [TAKEN] * 20
-    assert len(receiver.shown()) == 20
-    assert receiver.room._begun_at == {}
+    with Receiver() as receiver:
+        assert in_threads(20, lambda number: post(receiver, LARGE)) == [TAKEN] * 20
+        assert len(receiver.shown()) == 20
+        assert receiver.room._begun_at == {}
 
 
 def test_small_bodies_need_no_room(receiver):

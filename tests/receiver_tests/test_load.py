@@ -90,10 +90,10 @@ def test_40_messages_of_4_mib_at_once_take_neither_memory_nor_a_page(tmp_path):
         assert receiver.memory() < 300
 
 
-def test_a_large_event_that_has_come_is_not_cut_off_for_others(receiver, settings):
+def test_a_large_event_that_has_come_is_not_cut_off_for_others(settings):
     settings(LARGE_MOST=1, LARGE_PATIENCE=0.001)
     body = json.dumps({"message": "x" * 100000}).encode()
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    with Receiver() as receiver, concurrent.futures.ThreadPoolExecutor(3) as pool:
         writer = receiver.store.writers.get()  # as if the disk were busy
         try:
             first = pool.submit(post, receiver, body)

@@ -19,7 +19,7 @@ def fails_after_the_first(function):
     return call
 
 
-LISTS = {"/events": "event", "/events.csv": "event", "/devices.csv": "devices"}
+LISTS = {"/events": "event", "/events.csv": "event", "/devices.csv": "device"}
 
 
 @pytest.mark.parametrize("path", LISTS)

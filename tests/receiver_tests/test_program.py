@@ -26,11 +26,15 @@ def test_serves_the_program_as_it_is_with_its_tag(receiver):
 
 
 @pytest.mark.parametrize("tag, status, body", [
-    (f'"{SHA256}"', 304, b""), ('"another"', 200, SOURCE), (SHA256, 200, SOURCE)])
+    (f'"{SHA256}"', 304, b""), ('"another"', 200, SOURCE), (SHA256, 200, SOURCE),
+    (f'W/"{SHA256}"', 304, b""), (f'"another", "{SHA256}"', 304, b""), ("*", 304, b"")])
 def test_who_has_the_program_does_not_get_it_again(receiver, tag, status, body):
     with requested(receiver, "GET", "/userstate.py", headers={"If-None-Match": tag}) as reply:
         assert (reply.status, reply.read()) == (status, body)
         assert reply.getheader("ETag") == f'"{SHA256}"'
+        assert reply.headers.get_all("Cache-Control") == ["no-cache"]
+        length = {200: str(len(SOURCE)), 304: None}[status]
+        assert reply.getheader("Content-Length") == length
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

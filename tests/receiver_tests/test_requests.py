@@ -50,7 +50,7 @@ def test_a_body_that_nobody_asked_for_is_not_the_next_request(receiver):
         for _ in range(2):
             connection.request("POST", "/metadata", b"GET /nothing HTTP/1.0\r\n\r\n")
             reply = connection.getresponse()
-            assert reply.status == 405
+            assert (reply.status, reply.getheader("Allow")) == (405, "GET")
             assert reply.read() != b""
 
 
@@ -199,6 +199,19 @@ def test_goes_on_after_a_reset_behind(receiver, request_bytes, capsys):
     assert post(receiver) == TAKEN
     wait_for(lambda: not receiver.serving)
     assert re.fullmatch(AT_MOST_A_LINE, capsys.readouterr().err)
+
+
+def test_a_client_that_is_gone_when_it_is_answered_is_forgotten(receiver):
+    writer = receiver.store.writers.get()  # as if the disk were busy
+    try:
+        with connect(receiver) as gone:
+            gone.sendall(b"POST /events HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+            wait_for(lambda: receiver.answering)
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    finally:
+        receiver.store.writers.put(writer)
+    wait_for(lambda: not receiver.serving)
+    assert not receiver.answering  # else the end would wait for it
 
 
 def test_a_fault_of_its_own_is_a_line_and_no_end(receiver, monkeypatch, capsys):

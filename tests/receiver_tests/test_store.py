@@ -20,6 +20,7 @@ from support.receivers import (
     query,
 )
 from support.tools import check
+from support.waiting import wait_for
 
 
 def messages(receiver):
@@ -151,6 +152,31 @@ def test_nothing_is_missing_or_there_twice_after_ten_kills(tmp_path):
     assert query(data, "SELECT events FROM devices") == [(len(kept),)]
     assert query(data, "SELECT sum(count) FROM totals") == [(1,)]
     assert query(data, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_an_event_that_was_answered_500_is_not_kept_later(settings):
+    settings(COMMIT_MOST=0.1)
+    with Receiver() as receiver:
+        writer = receiver.store.writers.get()  # as if the disk were busy
+        try:
+            waiting = threading.Thread(target=post, args=[receiver])
+            waiting.start()  # this one's transaction begins
+            wait_for(lambda: receiver.answering)
+            waiting.join()
+            assert post(receiver)[0] == 500
+        finally:
+            receiver.store.writers.put(writer)
+        receiver.store.check()
+        assert len(receiver.shown()) == 1
+
+
+def test_an_observer_that_fails_stops_nothing(receiver, capsys):
+    receiver.store.observers.insert(0, lambda change: [][0])
+    for _ in range(2):
+        receiver.tell("10.0.0.1", event("running", 1000))
+    receiver.store.check()
+    assert capsys.readouterr().err == (
+        "receiver: bug: IndexError: list index out of range\n" * 2)
 
 
 def test_many_clients_share_a_commit_and_all_of_it_is_kept(tmp_path, monkeypatch):
