@@ -153,8 +153,6 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def watch(self, connection):
         """Start the time for a request on connection, and for its answer."""
         self.serving[connection] = time.monotonic()
-        with self.entering:
-            self.waiting.discard(connection)
 
     def let_wait(self, connection):
         """Return whether connection may wait for a machine, now without a time."""

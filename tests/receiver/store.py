@@ -7,6 +7,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 import uuid
 
 from receiver import events, machines
@@ -15,7 +16,9 @@ from receiver.lines import say
 BATCH_MOST = 500  # events of one commit
 LOCKED_MOST = 5  # seconds to wait for another process that holds the database
 COMMIT_MOST = 15  # seconds to wait for a commit: less than REQUEST_MOST, to say 500
-READERS = 4  # connections that read at once
+READERS = 4  # connections that search at once; one more finds machines by their names
+QUERY_MOST = 15  # seconds for a search: less than REQUEST_MOST, to say 500
+STEPS_BETWEEN = 10000  # of SQLite's virtual machine, between two looks at the time
 LINE = 200  # characters of a message that one line shows
 WORD = 20  # characters of a state that are shown: it may be anything
 SWEEP_EVERY = 3600  # seconds between two looks for events that are older than --keep
@@ -218,19 +221,20 @@ class Store:
                 undo.callback(writer.close)
                 _prepare(writer, quiet_after)
                 self.identity = None if path is None else _identity(path)
-                for _ in range(READERS if path is not None else 0):
+                for _ in range(READERS + 1 if path is not None else 0):
                     readers.append(_connect(path))
                     undo.callback(readers[-1].close)
                 undo.pop_all()  # all is well
         except (OSError, sqlite3.Error) as error:
             raise StartError(f"cannot use {path}: {error}") from None
         self.writers = queue.SimpleQueue()  # connections that nobody uses now
-        self.writers.put(writer)
-        self.readers, self.reader_count = self.writers, len(readers)
+        self.readers = self.finders = self.writers  # in memory there is no other one
         if readers:
-            self.readers = queue.SimpleQueue()
-        for connection in readers:
-            self.readers.put(connection)
+            self.readers, self.finders = queue.SimpleQueue(), queue.SimpleQueue()
+        pools = [self.writers, self.finders, *[self.readers] * READERS]
+        self.connections = list(zip(pools, [writer, *readers]))
+        for pool, connection in self.connections:
+            pool.put(connection)
         for connection in readers or [writer]:
             connection.create_function("name_of", 1, lambda machine: self.name(machine))
             connection.create_function("folded", 1, str.lower, deterministic=True)
@@ -414,22 +418,25 @@ class Store:
 
     @contextlib.contextmanager
     def _connection(self, connections):
-        connection = connections.get()
+        try:
+            connection = connections.get(timeout=QUERY_MOST)
+        except queue.Empty:
+            raise StoreError("too many search the database") from None
         try:
             yield connection
         finally:
             connections.put(connection)
 
-    def _read(self, statement, values=()):
+    def _read(self, statement, values=(), connections=None):
         """Return the rows that statement selects, as dicts."""
         try:
-            with self._connection(self.readers) as reader:
+            with self._connection(connections or self.readers) as reader, _limit(reader):
                 return [dict(row) for row in reader.execute(statement, values)]
         except sqlite3.Error as error:
             raise StoreError(str(error)) from None
 
-    def _first(self, statement, values=()):
-        rows = self._read(statement, values)
+    def _first(self, statement, values=(), connections=None):
+        rows = self._read(statement, values, connections)
         return rows[0] if rows else None
 
     def last(self):
@@ -496,7 +503,8 @@ class Store:
         """Return the row of a machine, by its name or id, or None if it has no event."""
         values = {"machine": machine, "quiet_at": self._quiet_at(now or events.utc_now())}
         row = self._first(f"SELECT *, {SHOWN} AS shown FROM devices WHERE machine = :machine "
-                          "OR id = :machine ORDER BY id = :machine DESC", values)
+                          "OR id = :machine ORDER BY id = :machine DESC", values,
+                          self.finders)  # as events need it
         return row and self._since_quiet(row)
 
     def became_quiet(self, now):
@@ -597,11 +605,23 @@ class Store:
         self.queue.put(None)
         self.thread.join()
         self.let_go()
-        for connections, count in ((self.writers, 1), (self.readers, self.reader_count)):
-            for _ in range(count):
-                connections.get().close()
+        for _, connection in self.connections[1:]:
+            connection.interrupt()  # a search
+        for pool, _ in reversed(self.connections):
+            pool.get().close()  # the writer last, as it can empty the -wal file
         if self.holder is not None:
             self.holder.close()
+
+
+@contextlib.contextmanager
+def _limit(connection):
+    """Interrupt what is executed meanwhile if it takes longer than QUERY_MOST."""
+    ends_at = time.monotonic() + QUERY_MOST
+    connection.set_progress_handler(lambda: time.monotonic() > ends_at, STEPS_BETWEEN)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def _where(wanted):

@@ -1,5 +1,6 @@
 """What a machine fetches from the receiver: userstate.py and the script that uses it."""
 import hashlib
+import html
 import os
 import shlex
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from support.files import SOURCE
 from support.processes import run_command
-from support.receivers import Receiver, ask, read_json, requested
+from support.receivers import Receiver, ask, event, read_json, requested
 from support.tools import find, needs
 
 SHA256 = hashlib.sha256(SOURCE).hexdigest()
@@ -78,6 +79,16 @@ def test_no_host_gets_a_command_into_the_script(receiver, host):
     status, body = ask(receiver, "GET", "/user-data", headers={"Host": host})
     assert status == 400
     assert b"#!/bin" not in body
+
+
+def test_the_page_of_what_to_paste_is_there_while_nothing_has_arrived(receiver):
+    for path in ("/", "/install"):
+        page = html.unescape(ask(receiver, "GET", path)[1].decode())
+        assert f"USERSTATE_METADATA_URL={receiver.url}/metadata\n" in page
+        assert SHA256 in page
+    receiver.tell("10.0.0.1", event("running"))
+    assert SHA256 not in ask(receiver, "GET", "/")[1].decode()
+    assert SHA256 in ask(receiver, "GET", "/install")[1].decode()
 
 
 def test_the_script_is_one_that_a_shell_can_read(receiver):

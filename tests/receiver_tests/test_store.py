@@ -9,18 +9,20 @@ import threading
 
 import pytest
 
-from receiver.store import Store
+from receiver.machines import device_id
+from receiver.store import READERS, Store, StoreError
 from support.receivers import (
     TAKEN,
     Receiver,
     ReceiverProcess,
+    ask,
     event,
     in_threads,
     post,
     query,
 )
 from support.tools import check
-from support.waiting import wait_for
+from support.waiting import at_most, wait_for
 
 
 def messages(receiver):
@@ -168,6 +170,44 @@ def test_an_event_that_was_answered_500_is_not_kept_later(settings):
             receiver.store.writers.put(writer)
         receiver.store.check()
         assert len(receiver.shown()) == 1
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT * FROM n"
+
+
+@pytest.mark.parametrize("data", [None, "events"], ids=["in memory", "in a file"])
+def test_a_search_that_takes_long_is_ended_and_disturbs_nobody(data, settings, tmp_path):
+    settings(QUERY_MOST=0.1, STEPS_BETWEEN=100)
+    with Receiver(data=data and str(tmp_path / data)) as receiver:
+        with pytest.raises(StoreError, match="interrupted"), at_most(10):
+            receiver.store._read(f"SELECT count(*) FROM ({ENDLESS})")
+        assert post(receiver) == TAKEN
+        assert len(receiver.shown()) == 1
+
+
+def test_events_by_an_id_come_in_while_all_others_search(settings, tmp_path):
+    settings(QUERY_MOST=0.1)
+    with Receiver(data=str(tmp_path / "events")) as receiver:
+        readers = [receiver.store.readers.get() for _ in range(READERS)]
+        try:
+            path = f"/devices/{device_id('127.0.0.1')}/events"
+            assert ask(receiver, "POST", path, b"{}") == TAKEN
+            status, body = ask(receiver, "GET", "/events")
+            assert (status, b"too many search the database" in body) == (500, True)
+        finally:
+            for reader in readers:
+                receiver.store.readers.put(reader)
+        assert ask(receiver, "GET", "/events")[0] == 200
+
+
+def test_the_end_does_not_wait_for_a_search(tmp_path):
+    with Receiver(data=str(tmp_path / "events")) as receiver:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            search = pool.submit(receiver.store._read, f"SELECT count(*) FROM ({ENDLESS})")
+            wait_for(lambda: receiver.store.readers.qsize() < READERS)
+            with at_most(5):
+                receiver.__exit__()
+            assert isinstance(search.exception(10), StoreError)
 
 
 def test_an_observer_that_fails_stops_nothing(receiver, capsys):

@@ -141,7 +141,7 @@ def test_who_waits_is_told_503_when_the_receiver_ends():
             answer = read_to_end(connection)
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nRetry-After: 5\r\n" in answer
-            assert b"the receiver ends" in answer
+            assert b'"the receiver ends"' in answer
 
 
 def test_who_waits_for_a_name_is_told_when_it_ends(receiver):
