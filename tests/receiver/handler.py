@@ -17,7 +17,7 @@ import urllib.parse
 
 from receiver import metadata, pages, program, views
 from receiver.events import read_event, utc_now
-from receiver.machines import device_id, is_address, place, usual_address
+from receiver.machines import device_id, device_link, is_address, place, usual_address
 from receiver.parameters import (
     PAGE_MOST,
     PER_PAGE_MOST,
@@ -324,7 +324,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def named_metadata(self, text):
         machine = self.find_machine(text)
-        self.show_metadata(machine, self.own_url() + pages.device_link(machine))
+        self.show_metadata(machine, self.own_url() + device_link(machine))
 
     def show_metadata(self, machine, url):
         if self.command != "GET":
@@ -413,7 +413,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply_script(self.own_url())
 
     def named_user_data(self, text):
-        self.reply_script(self.own_url() + pages.device_link(self.find_machine(text)))
+        self.reply_script(self.own_url() + device_link(self.find_machine(text)))
 
     def reply_script(self, url):
         script = program.script(self.own_url(), url + "/metadata")
@@ -819,7 +819,8 @@ CSV_EVENT = ("number", "created_at", "device", "ip", "state", "code", "message")
 CSV_DEVICE = ("device", "hostname", "ip", "state", "code", "message", "steps_failed",
               "events", "run_began_at", "state_since", "last_event_at")
 READ = ("GET", "HEAD")
-ROUTES = (  # methods (None: any), path (NAME: of any machine), what answers
+# Methods (None: any, as the real service took events), path (NAME: any machine), answer.
+ROUTES = (
     (READ, "/events", Handler.events_json),
     (None, "/events", Handler.event),
     (("POST",), "/phone-home", Handler.phone_home),

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import re
 import socket
+import urllib.parse
 import uuid
 
 CACHED = 10000  # addresses, about 1 MiB
@@ -53,6 +54,11 @@ def usual_name(text):
 def device_id(machine):
     """Return the id of a machine (its address or NAME in the usual form), a UUID."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"device:{machine}"))
+
+
+def device_link(machine):
+    """Return the path of the page of a machine."""
+    return "/devices/" + urllib.parse.quote(machine, safe=":")
 
 
 @functools.lru_cache(CACHED)

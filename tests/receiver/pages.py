@@ -13,6 +13,7 @@ import urllib.parse
 
 from receiver import views
 from receiver.events import seconds_between, time_of, time_text
+from receiver.machines import device_link
 
 REFRESH = 5  # seconds between two looks of a page
 TEXT = 10000  # characters of a message that the page of its machine shows
@@ -30,11 +31,6 @@ TICKS = (*(n * SECOND for n in (1, 2, 5, 10, 15, 30)),
          *(n * HOUR for n in (1, 2, 3, 6, 12)),
          *(n * DAY for n in (1, 2, 5, 10, 30, 90, 365, 1825, 7300)))
 WORDS = {"never": "never reported"}  # of states, where they are counted
-
-
-def device_link(machine):
-    """Return the path of the page of a machine."""
-    return "/devices/" + urllib.parse.quote(machine, safe=":")
 
 
 def devices_page(devices, steps, counts, meta, state, text, now, install=None):
