@@ -322,6 +322,8 @@ def test_a_step_that_has_not_ended_anywhere_has_no_times():
     kind = a_kind(median_seconds=None, longest_seconds=None, slowest=None)
     row = pages.steps_page([kind], a_meta(), NOW).decode().partition("<tbody>")[2]
     assert 'class="number median"><td class="number longest"><td' in row
+    widths = re.findall('<rect (?:class="whole" )?width="([0-9.]+)%"', row)
+    assert [float(width) for width in widths] == [0, 0]
     assert links_of(row) == []
 
 
