@@ -10,15 +10,16 @@ GLOBAL = "00"  # the scope there of those that others can reach without a zone
 
 
 def own_addresses(family):
-    """Return the addresses of this host that others can reach, the usual one first.
+    """Return addresses of this host that others can reach, the usual one first.
 
-    family: AF_INET, or AF_INET6 for both kinds.
+    Of IPv4 the main address of each interface. family: AF_INET, or AF_INET6 for both
+    kinds. Elsewhere than on Linux only the usual ones.
     """
     found = [*_usual_addresses(family), *_ipv4_addresses()]
     if family == socket.AF_INET6:
         found += _ipv6_addresses()
     return [address for address in dict.fromkeys(found)
-            if not ipaddress.ip_address(address).is_loopback]
+            if not ipaddress.ip_address(address.partition("%")[0]).is_loopback]
 
 
 def _usual_addresses(family):

@@ -5,7 +5,6 @@ import http.client
 import http.server
 import io
 import ipaddress
-import itertools
 import json
 import queue
 import re
@@ -35,6 +34,7 @@ BODY_MOST = 4 << 20  # bytes of an event; the real service documents no limit
 LARGE = 64 << 10  # bytes of an event that takes memory to read, and
 READ_MOST = 2  # how many of those are made an event of at once, for 45 MiB each
 SHOWN_MOST = 2  # how many of those are in an answer at once, for 150 MiB each
+SHOWN_PATIENCE = 5  # seconds after which one of them makes room for another
 HEAD_MOST = 32 << 10  # bytes of the header lines of a request
 DRAIN_MOST = 3  # seconds to read what a client sends that has been refused
 LOOK_EVERY = 2  # seconds after which one who waits looks whether its client has gone
@@ -74,7 +74,7 @@ class Receiver(Server):
             "localhost", own, own.partition(".")[0], *host_names)}
         self.proxy, self.allow_delete = proxy, allow_delete
         self.reading = threading.BoundedSemaphore(READ_MOST)
-        self.answers = Room(SHOWN_MOST)
+        self.large_answers = Room(SHOWN_MOST, SHOWN_PATIENCE)
         self.store = None
         super().__init__(host, port, Handler, tls)
         try:
@@ -179,7 +179,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send_error(self, code, message=None, explain=None):
         """Refuse what is no request."""
         self.close_connection = True
-        self.refuse(code, message or "no request")
+        self.refuse(code, explain or message or "no request")
+        self.wfile.flush()
+        self.drain()
 
     def answer(self):
         if self.refused():
@@ -541,6 +543,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for row in self.rows(numbers, LARGE + 1):
             with self.whole(row) as view:
                 yield view
+                del view  # as it may be large
 
     @contextlib.contextmanager
     def whole(self, row):
@@ -551,7 +554,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if len(row["message"]) <= LARGE:
             yield views.event_view(row)
         else:
-            with self.server.answers.place(self.connection):
+            with self.server.large_answers.place(self.connection):
                 yield views.event_view(self.server.store.event(row["number"]) or row)
 
     def device_steps(self, text):
@@ -626,21 +629,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         separator = "\n"
         for view in self.views_of(numbers):
             yield separator + json.dumps(view)
+            del view  # as it may be large
             separator = ",\n"
         yield "]}\n"
 
     def events_csv(self):
         values = self.parameters({**EVENTS_WANTED, "device": str})
-        self.reply_csv(CSV_EVENT, self.all_events(values))
+        self.reply_csv(CSV_EVENT, self.all_events(
+            self.wanted(values), self.server.store.last() + 1))
 
-    def all_events(self, values):
-        """Give the views of all events that are as wanted, the newest first."""
-        wanted, number = self.wanted(values), self.server.store.last() + 1
+    def all_events(self, wanted, before):
+        """Give the views of all events before a number, as wanted, the newest first."""
         while True:
-            numbers = self.server.store.numbers_before(number, wanted, CSV_BLOCK)
+            numbers = self.server.store.numbers_before(before, wanted, CSV_BLOCK)
             if not numbers:
                 return
-            number = numbers[-1]
+            before = numbers[-1]
             yield from self.views_of(numbers)
 
     def reply_csv(self, names, shown):
@@ -764,21 +768,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def reply_parts(self, kind, parts):
         """Reply with texts, each made when it is its turn, with a time of its own.
 
-        Where the database fails, the last chunk is missing: RFC 9112, 8.
+        Where the database fails, the last chunk is missing (RFC 9112, 8); HTTP/1.0 has no
+        chunks, and no such sign.
         """
-        is_chunked = self.request_version == "HTTP/1.1"  # 1.0 has no chunks
+        is_chunked = self.request_version == "HTTP/1.1"
         self.close_connection = True
         self.start_reply(200, kind, *["Transfer-Encoding: chunked"] if is_chunked else [])
         if self.command == "HEAD":
             return
         try:
-            for part in parts:
-                data = part.encode("utf-8", "replace")
-                if is_chunked:
-                    self.wfile.write(b"%x\r\n" % len(data))
-                    data += b"\r\n"
-                self.wfile.write(data)
-                self.server.watch(self.connection)
+            with contextlib.closing(parts):  # else a large one might keep its place
+                for part in parts:
+                    data = part.encode("utf-8", "replace")
+                    if is_chunked:
+                        self.wfile.write(b"%x\r\n" % len(data))
+                        data += b"\r\n"
+                    self.wfile.write(data)
+                    del part, data  # before the next one takes memory
+                    self.server.watch(self.connection)
         except StoreError as error:
             self.server.warnings.warn("the database fails, a list is cut short", f": {error}")
             return
@@ -802,14 +809,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def csv_parts(names, shown):
     """Give the lines of CSV as texts, names first, then one for each of the views shown."""
+    yield csv_line(names)
+    for view in shown:
+        yield csv_line([views.csv_cell(view[name]) for name in names])
+        del view  # as it may be large
+
+
+def csv_line(cells):
     text = io.StringIO()
-    writer = csv.writer(text)
-    cells = ([views.csv_cell(view[name]) for name in names] for view in shown)
-    for row in itertools.chain([names], cells):
-        writer.writerow(row)
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
 
 
 NO_PLACE = contextlib.nullcontext()

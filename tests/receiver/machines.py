@@ -91,10 +91,10 @@ class Machines:
         if self._only is not None:
             only = frozenset(machines.get(name, name) for name in _read_only(self._only))
         self.only, self._shown, self._machines = only, shown, machines
-        # The machines that are to report, as far as options and files name them.
-        self.expected = only
+        expected = only
         if only is None:
-            self.expected = frozenset(filter(_may_report, shown)) - nobody
+            expected = frozenset(filter(_may_report, shown)) - nobody
+        self.expected = expected  # to report, as far as options and files name them
 
     def named(self, text):
         """Return the machine that text, an address, a NAME or a name of --names, means."""

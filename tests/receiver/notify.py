@@ -68,7 +68,7 @@ class Notifier:
 
     def look_for_quiet(self):
         try:
-            quiet = self.store.became_quiet(utc_now())
+            quiet = self.store.became_quiet(utc_now(), QUEUED_MOST - self.queue.qsize())
         except OSError as error:
             self.warn(f"--notify: {error}")
             return

@@ -40,8 +40,8 @@ def cut_off(connection, how=socket.SHUT_RDWR):
 class Room:
     """Places for what is large; one who holds one for long makes room for another."""
 
-    def __init__(self, most):
-        self._most = most
+    def __init__(self, most, patience):
+        self._most, self._patience = most, patience
         self._changed = threading.Condition()
         self._begun_at = {}  # of the connections that have a place; inf: all has come
 
@@ -51,12 +51,12 @@ class Room:
         with self._changed:
             while len(self._begun_at) >= self._most:
                 oldest = min(self._begun_at, key=self._begun_at.get)
-                seconds_left = self._begun_at[oldest] + LARGE_PATIENCE - time.monotonic()
+                seconds_left = self._begun_at[oldest] + self._patience - time.monotonic()
                 if seconds_left <= 0:
                     del self._begun_at[oldest]
                     cut_off(oldest)
                 else:
-                    self._changed.wait(min(seconds_left, LARGE_PATIENCE))
+                    self._changed.wait(min(seconds_left, self._patience))
             self._begun_at[connection] = time.monotonic()
         try:
             yield
@@ -91,7 +91,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.waiting = set()  # connections of those that wait for a machine
         self.entering = threading.Lock()  # of waiting
         self.answering = set()  # connections whose request has come whole
-        self.room = Room(LARGE_MOST)  # for large bodies
+        self.room = Room(LARGE_MOST, LARGE_PATIENCE)  # for large bodies
         self.crowded_at = self.swept_at = -math.inf
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), handler)  # which closes all if it fails

@@ -17,8 +17,8 @@ BATCH_MOST = 500  # events of one commit
 LOCKED_MOST = 5  # seconds to wait for another process that holds the database
 COMMIT_MOST = 15  # seconds to wait for a commit: less than REQUEST_MOST, to say 500
 READERS = 4  # connections that search at once; one more finds machines by their names
-QUERY_MOST = 15  # seconds for a search: less than REQUEST_MOST, to say 500
-STEPS_BETWEEN = 10000  # of SQLite's virtual machine, between two looks at the time
+QUERY_MOST = 5  # seconds to wait for a connection, and for a search: two less than REQUEST_MOST
+STEPS_BETWEEN = 1000  # of SQLite's virtual machine, between two looks at the time
 LINE = 200  # characters of a message that one line shows
 WORD = 20  # characters of a state that are shown: it may be anything
 SWEEP_EVERY = 3600  # seconds between two looks for events that are older than --keep
@@ -86,7 +86,7 @@ CREATE TABLE totals (            -- how many steps there are of each kind
 ) WITHOUT ROWID;
 CREATE TABLE checks (number INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 INSERT INTO checks VALUES (1, 0);
-CREATE TABLE told (quiet_at TEXT);  -- machines whose last_at is before this were told quiet
+CREATE TABLE told (quiet_at TEXT);  -- who has said nothing since then is not told again
 INSERT INTO told VALUES (NULL);
 -- Triggers, so that all counts stay right when rows are deleted by hand, too.
 CREATE TRIGGER step_opens AFTER INSERT ON steps BEGIN
@@ -261,12 +261,14 @@ class Store:
 
         The oldest events go first, a few at a time, as others wait meanwhile.
         """
+        has_told = False
         while True:
             rows = self._read("SELECT number FROM events WHERE machine = ? "
                               "ORDER BY number LIMIT ?", [machine, SWEEP_MOST])
             if len(rows) < SWEEP_MOST:
-                return self._do(self._delete, machine)
+                return self._do(self._delete, machine) or has_told
             self._do(self._delete_events, [[row["number"]] for row in rows])
+            has_told = True
 
     def check(self):
         """Raise StoreError unless an event could be committed now."""
@@ -369,14 +371,19 @@ class Store:
         events_of_batch = writer.execute("DELETE FROM events WHERE machine = ?", [machine])
         return device.rowcount + events_of_batch.rowcount > 0
 
-    def _tell_quiet(self, writer, batch, quiet_at):
+    def _tell_quiet(self, writer, batch, quiet_at, most):
         before = writer.execute("SELECT quiet_at FROM told").fetchone()["quiet_at"]
         rows = writer.execute(
-            "SELECT machine, code, message FROM devices WHERE state = 'running' "
-            "AND last_at >= ? AND last_at < ?", [before, quiet_at]).fetchall()
-        if before is None or rows or quiet_at < before:  # the clock was set back
+            "SELECT machine, code, message, last_at FROM devices WHERE state = 'running' "
+            "AND last_at >= ? AND last_at < ? ORDER BY last_at LIMIT ?",
+            [before, quiet_at, most]).fetchall()
+        if rows and len(rows) == most:
+            latest = events.time_of(rows[-1]["last_at"])
+            quiet_at = events.time_text(latest + datetime.timedelta(microseconds=1))
+        # Before: the clock was set back, or --quiet-after is longer than it was.
+        if before is None or rows or quiet_at < before:
             writer.execute("UPDATE told SET quiet_at = ?", [quiet_at])
-        return rows
+        return [row for row in rows if row["machine"] not in batch]  # it speaks now
 
     def _delete_events(self, writer, batch, numbers):
         writer.executemany("DELETE FROM events WHERE number = ?", numbers)
@@ -507,12 +514,13 @@ class Store:
                           self.finders)  # as events need it
         return row and self._since_quiet(row)
 
-    def became_quiet(self, now):
+    def became_quiet(self, now, most):
         """Return the rows of machines that have become quiet since this was last asked.
 
         Nothing the first time; later, also those of the time when no receiver was there.
+        most: how many rows; the others are for the next time.
         """
-        return self._do(self._tell_quiet, self._quiet_at(now))
+        return self._do(self._tell_quiet, self._quiet_at(now), most)
 
     def steps(self, machine):
         """Return the steps of the latest run of a machine, as they were opened."""
@@ -620,6 +628,10 @@ def _limit(connection):
     connection.set_progress_handler(lambda: time.monotonic() > ends_at, STEPS_BETWEEN)
     try:
         yield
+    except sqlite3.OperationalError:
+        if time.monotonic() > ends_at:
+            raise StoreError("the search takes too long") from None
+        raise
     finally:
         connection.set_progress_handler(None, 0)
 

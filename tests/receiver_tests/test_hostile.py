@@ -32,15 +32,15 @@ def begin_large(receiver):
 
 
 @pytest.mark.parametrize("number", [16, 40])
-def test_large_bodies_that_trickle_keep_no_large_one_out(receiver, settings, number):
+def test_large_bodies_that_trickle_keep_no_large_one_out(settings, number):
     settings(LARGE_PATIENCE=0.2)
-    with ExitStack() as stack:
+    with Receiver() as receiver, ExitStack() as stack:
         for _ in range(number):
             stack.enter_context(begin_large(receiver))
         wait_for(lambda: len(receiver.serving) >= number)
         with at_most(10):  # half of the time that each of them has
             assert [post(receiver, LARGE) for _ in range(3)] == [TAKEN] * 3
-    assert len(receiver.shown()) == 3
+        assert len(receiver.shown()) == 3
 
 
 def test_of_large_bodies_the_one_that_takes_longest_makes_room(settings):

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from receiver.handler import SHOWN_MOST
 from support.receivers import (
     TAKEN,
     Receiver,
@@ -12,6 +13,7 @@ from support.receivers import (
     clients,
     connect,
     event,
+    in_threads,
     post,
     read_to_end,
 )
@@ -48,24 +50,47 @@ def message_of(path, body):
 def test_many_that_do_not_read_take_little_memory_and_hold_up_nobody(path):
     with ReceiverProcess() as receiver:
         assert post(receiver, LARGE) == TAKEN
-        with clients(20, asking(path), receiver), connect(receiver) as reading:
+        with clients(20, asking(path), receiver):
+            wait_for(lambda: receiver.memory() > 40)  # for one of them
             with at_most(5):
-                assert ask(receiver, "GET", "/devices")[0] == 200
-            reading.settimeout(40)
-            reading.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-            assert len(read_to_end(reading)) > len(LARGE)  # at its turn
+                for _ in range(20):
+                    assert ask(receiver, "GET", "/devices")[0] == 200
         assert receiver.memory() < 350
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_one_that_does_not_read_makes_room_for_another(path, settings):
-    settings(SHOWN_MOST=1, LARGE_PATIENCE=0.05)
+    settings(SHOWN_MOST=1, SHOWN_PATIENCE=0.05)
     with Receiver() as receiver:
         assert post(receiver, LARGE) == TAKEN
         with asking(path)(receiver) as slow:
-            wait_for(lambda: receiver.answers._begun_at)
+            wait_for(lambda: receiver.large_answers._begun_at)
             assert message_of(path, ask(receiver, "GET", path)[1]) == MESSAGE
             assert len(read_to_end(slow)) < len(LARGE)
+        wait_for(lambda: not receiver.large_answers._begun_at)
+
+
+def test_no_more_than_are_allowed_are_in_answers_at_once(settings):
+    settings(SHOWN_PATIENCE=60)
+    with Receiver() as receiver:
+        assert post(receiver, LARGE) == TAKEN
+        with clients(6, asking(PATHS[0]), receiver):
+            wait_for(lambda: len(receiver.large_answers._begun_at) == SHOWN_MOST)
+            wait_for(lambda: len(receiver.answering) == 6)
+            assert len(receiver.large_answers._begun_at) == SHOWN_MOST
+
+
+@slow
+def test_who_waits_for_the_next_large_event_holds_none():
+    with ReceiverProcess() as receiver:
+        for _ in range(4):
+            assert post(receiver, LARGE) == TAKEN
+        with clients(16, connect, receiver) as reading:
+            for connection in reading:
+                connection.settimeout(60)
+                connection.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+            in_threads(16, lambda number: read_to_end(reading[number]))
+        assert receiver.memory() < 400
 
 
 def test_a_page_shows_the_beginning_of_a_large_message(receiver):

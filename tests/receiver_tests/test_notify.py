@@ -98,24 +98,42 @@ def test_who_became_quiet_while_no_receiver_was_there_is_told_once(tmp_path):
     data = str(tmp_path / "events")
     with Receiver(data=data) as receiver:
         receiver.tell("10.0.0.1", event("running", 1000, "long before"))
-        assert receiver.store.became_quiet(later(3700)) == []  # as nobody has asked before
+        assert receiver.store.became_quiet(later(3700), 100) == []  # as nobody has asked before
         receiver.tell("10.0.0.2", event("running", 1000, "user-data"))
         receiver.tell("10.0.0.3", event("succeeded", 1000))
         receiver.execute("UPDATE devices SET last_at = ? WHERE machine <> '10.0.0.1'",
                          [time_text(later(200))])
     with Receiver(data=data) as receiver:
-        assert [tuple(row) for row in receiver.store.became_quiet(later(3900))] == [
-            ("10.0.0.2", 1000, "user-data")]
-        assert receiver.store.became_quiet(later(4000)) == []
+        row, = receiver.store.became_quiet(later(3900), 100)
+        assert (row["machine"], row["code"], row["message"]) == ("10.0.0.2", 1000, "user-data")
+        assert receiver.store.became_quiet(later(4000), 100) == []
     with Receiver(data=data, quiet_after=60) as receiver:
-        assert receiver.store.became_quiet(later(4000)) == []
+        assert receiver.store.became_quiet(later(4000), 100) == []
+
+
+def test_all_that_became_quiet_are_told_also_if_they_are_more_than_can_wait(receiver):
+    assert receiver.store.became_quiet(later(0), 2) == []
+    for number in range(5):
+        receiver.tell(f"10.0.0.{number}", event("running", 1000))
+    told = [row["machine"] for _ in range(4)
+            for row in receiver.store.became_quiet(later(3700), 2)]
+    assert told == [f"10.0.0.{number}" for number in range(5)]
+
+
+def test_one_that_speaks_again_in_the_same_moment_is_not_told(receiver):
+    store = receiver.store
+    assert store.became_quiet(later(0), 100) == []
+    receiver.tell("10.0.0.1", event("running", 1000))
+    batch = {"10.0.0.1": None}  # of the same transaction
+    assert store._do(lambda writer, _: store._tell_quiet(
+        writer, batch, time_text(later(99)), 100)) == []
 
 
 def test_a_clock_that_is_set_back_keeps_nobody_from_being_told(receiver):
-    receiver.store.became_quiet(later(99999))
+    receiver.store.became_quiet(later(99999), 100)
     receiver.tell("10.0.0.1", event("running", 1000))
-    assert receiver.store.became_quiet(later(0)) == []
-    assert len(receiver.store.became_quiet(later(3700))) == 1
+    assert receiver.store.became_quiet(later(0), 100) == []
+    assert len(receiver.store.became_quiet(later(3700), 100)) == 1
 
 
 def test_the_message_is_that_of_the_change_and_not_of_what_came_later(settings):

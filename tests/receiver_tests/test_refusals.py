@@ -18,6 +18,8 @@ REFUSED = {  # method, path, body, headers, status; what the line says
     "a malformed host": ("POST", "/events", b"{}", {"Host": "a b"}, 400, "'Host: "),
     "an unknown parameter": ("GET", "/devices?stat=failed", None, {}, 400,
                              "'stat: there is no such parameter here; "),
+    "no machine as CSV": ("GET", "/events.csv?device=%20", None, {}, 400,
+                          "' : no address and no name'"),
     "no machine in a list": ("GET", "/events?device=a/b", None, {}, 400,
                              "'a/b: no address and no name'"),
     "no machine": ("GET", "/devices/a+b/wait", None, {}, 400, "'a+b: no address and no name'"),
