@@ -478,7 +478,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for machine in self.server.store.devices_in_order(now, state, text):
                 row = self.server.store.device(machine, now)
                 if row is not None:  # it has been deleted
-                    yield views.device_view(row, self.server.machines.name(machine))
+                    yield self.device_view(row)
         yield from self.silent_devices(state, text)
 
     def find_devices(self, values, per_page, now):
@@ -486,11 +486,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         per_page = values.get("per_page", per_page)
         offset = (values.get("page", 1) - 1) * per_page
         state, text = values.get("state"), values.get("q", "")
-        store, machines = self.server.store, self.server.machines
+        store = self.server.store
         total, rows = 0, []
         if state != "never":
             total, rows = store.devices(now, offset, per_page, state, text)
-        devices = [views.device_view(row, machines.name(row["machine"])) for row in rows]
+        devices = [self.device_view(row) for row in rows]
         silent = self.silent_devices(state, text)
         begin = max(0, offset - total)
         devices += silent[begin:begin + per_page - len(devices)]
@@ -506,10 +506,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Return the views of silent machines that are as wanted, in their order."""
         if state not in (None, "never"):
             return []
-        name = self.server.machines.name
-        return [views.never_view(machine, name(machine))
+        name, path = self.server.machines.name, self.server.machines.path
+        return [views.never_view(machine, name(machine), path(machine))
                 for machine in sorted(self.silent_machines(), key=place)
                 if text.lower() in f"{machine}\n{name(machine)}".lower()]
+
+    def device_view(self, row):
+        machines, machine = self.server.machines, row["machine"]
+        return views.device_view(row, machines.name(machine), machines.path(machine))
 
     def steps_of(self, machine):
         return [views.step_view(row) for row in self.server.store.steps(machine)]
@@ -523,7 +527,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             {"machine": machine}, (values.get("page", 1) - 1) * per_page, per_page)
         rows = self.rows(numbers, pages.TEXT + 1)
         self.reply_html(pages.device_page(
-            views.device_view(row, self.server.machines.name(machine)),
+            self.device_view(row),
             self.steps_of(machine), [views.event_view(row) for row in rows],
             self.meta(values, per_page, total), now))
 
@@ -581,8 +585,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         last = self.server.store.last()
         total, rows = self.server.store.fleet((values.get("page", 1) - 1) * per_page,
                                               per_page)
-        kinds = [views.fleet_view(row, row["slowest"] and
-                                  self.server.machines.name(row["slowest"])) for row in rows]
+        machines = self.server.machines
+        kinds = [views.fleet_view(row, row["slowest"] and machines.name(row["slowest"]),
+                                  row["slowest"] and machines.path(row["slowest"]))
+                 for row in rows]
         meta = self.meta(values, per_page, total)
         if self.wants_page():
             self.reply_html(pages.steps_page(kinds, meta, utc_now()))

@@ -113,6 +113,14 @@ class Machines:
         """Return what machine is called, or "" if nobody has named it."""
         return self._shown.get(machine) or ("" if is_address(machine) else machine)
 
+    def path(self, machine):
+        """Return the path of the page of machine.
+
+        By its id, if it is a NAME by which --names calls another machine.
+        """
+        is_another = self._machines.get(machine, machine) != machine
+        return device_link(device_id(machine) if is_another else machine)
+
 
 def _may_report(address):
     return not ipaddress.ip_address(address.partition("%")[0]).is_multicast

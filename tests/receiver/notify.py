@@ -6,7 +6,6 @@ import time
 
 import userstate
 from receiver.events import telling_event, utc_now
-from receiver.machines import device_link
 
 STATES = ("failed", "quiet", "succeeded")  # that somebody can be told of
 QUEUED_MOST = 1000  # messages that wait to be sent; each takes about 1 kB
@@ -93,7 +92,7 @@ class Notifier:
     def message(self, machine, state, code, message):
         """Return what is sent of machine, which came into state by this event."""
         name = self.machines.name(machine)
-        link = self.own_url + device_link(machine)
+        link = self.own_url + self.machines.path(machine)
         text = f"{name or machine}: {state}: {message} {link}"
         return {"text": html.escape(text, quote=False),  # as Slack has it: <!channel>
                 "device": machine, "name": name or None, "state": state, "code": code,

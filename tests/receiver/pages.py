@@ -13,7 +13,6 @@ import urllib.parse
 
 from receiver import views
 from receiver.events import seconds_between, time_of, time_text
-from receiver.machines import device_link
 
 REFRESH = 5  # seconds between two looks of a page
 TEXT = 10000  # characters of a message that the page of its machine shows
@@ -69,7 +68,7 @@ def device_page(device, steps, events, meta, now):
     address = "" if device["ip"] in (None, name) else device["ip"]
     return _frame(f"{views.state_text(device)}: {name}", fill(
         "device", {"name": name, "address": address, "total": meta["total"],
-                   "link": device_link(device["device"])},
+                   "link": device["path"]},
         facts="".join(_fact(*fact) for fact in _facts(device, steps, now)),
         timeline=_timeline(device, steps, now) if steps else "",
         open=" open" if meta["current_page"] > 1 else "",
@@ -185,7 +184,7 @@ def _device_row(device, steps, now):
     machine, name = device["device"], device["hostname"] or ""
     address = device["ip"] or ("" if machine == name else machine)
     main, other = "row", "over"  # the link that the whole row is, and one more
-    link = device_link(machine)
+    link = device["path"]
     last_at, run_at = device["last_event_at"], device["run_began_at"]
     return fill("devices_row", {
         "kind": _kind(device["state"]), "word": views.state_text(device) or "no state",
@@ -400,4 +399,4 @@ def _kind_row(kind, longest):
         "median": took("median_seconds"), "longest": took("longest_seconds"),
         "median_width": _percent((kind["median_seconds"] or 0) / longest),
         "longest_width": _percent((kind["longest_seconds"] or 0) / longest)},
-        slowest_link=_link("page_link", device_link(slowest), name))
+        slowest_link=_link("page_link", kind["slowest_path"], name))

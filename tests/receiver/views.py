@@ -23,9 +23,12 @@ def event_view(row):
             "number": row["number"]}
 
 
-def device_view(row, name):
-    """Return what is told of the machine of a row; name: what it is called, or ""."""
-    return {"id": row["id"], "device": row["machine"], "hostname": name or None,
+def device_view(row, name, path):
+    """Return what is told of the machine of a row.
+
+    name: what it is called, or ""; path: of its page.
+    """
+    return {"id": row["id"], "device": row["machine"], "hostname": name or None, "path": path,
             "ip": row["address"], "state": row["shown"], "type": event_type(row["code"]),
             "code": row["code"], "message": row["message"],
             "steps_failed": row["failed"], "quiet": row["shown"] == "quiet",
@@ -34,10 +37,10 @@ def device_view(row, name):
             "state_since": row["state_at"]}
 
 
-def never_view(machine, name):
+def never_view(machine, name, path):
     """Return what is told of a machine that is expected, and has told nothing."""
-    return {"id": None, "device": machine, "hostname": name or None, "ip": None,
-            "state": "never", "type": None, "code": None, "message": "",
+    return {"id": None, "device": machine, "hostname": name or None, "path": path,
+            "ip": None, "state": "never", "type": None, "code": None, "message": "",
             "steps_failed": 0, "quiet": False, "events": 0, "last": 0,
             "last_event_at": None, "run_began_at": None, "state_since": None}
 
@@ -56,12 +59,13 @@ def step_view(row):
                                          "ended_at", "seconds", "outcome")}
 
 
-def fleet_view(row, name):
-    """Return a kind of step of a row; name: what its slowest machine is called, or ""."""
+def fleet_view(row, name, path):
+    """Return a kind of step of a row; name, path: of its slowest machine, if there is one."""
     return {"code": row["code"], "message": row["message"], "running": row["running"],
             "failed": row["failed"], "succeeded": row["succeeded"],
             "median_seconds": row["median"], "longest_seconds": row["longest"],
-            "slowest": row["slowest"], "slowest_hostname": name or None}
+            "slowest": row["slowest"], "slowest_hostname": name or None,
+            "slowest_path": path or None}
 
 
 def counts_view(counts, never):

@@ -25,6 +25,7 @@ from support.receivers import (
     post,
     query,
     read_json,
+    read_page,
     read_to_end,
     start_receiver,
 )
@@ -116,6 +117,10 @@ def test_a_name_of_names_is_its_address_also_when_a_stranger_has_posted_by_it():
         stranger = f"/devices/{device_id('web-01')}"  # is shown, and can be deleted
         listed = read_json(receiver, f"{stranger}/events")["events"]
         assert [each["message"] for each in listed] == ["of a stranger"]
+        paths = {each["device"]: each["path"]
+                 for each in read_json(receiver, "/devices")["devices"]}
+        assert paths == {"web-01": stranger, "127.0.0.1": "/devices/127.0.0.1"}
+        assert f'href="{stranger}"' in read_page(receiver)
         assert ask(receiver, "DELETE", stranger)[0] == 204
         assert [body for _, _, body in receiver.shown()] == ["of the address"]
 

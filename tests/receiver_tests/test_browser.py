@@ -8,6 +8,7 @@ import pytest
 
 from receiver import pages, views
 from receiver.events import time_text
+from receiver.machines import device_link
 from support.browser import HEIGHT, NARROW, WIDE
 from support.tools import slow
 
@@ -73,7 +74,8 @@ def a_step(begin, end=None, state="succeeded", code=1010, message="unpack the im
 
 def a_device(number=1, **changes):
     address = f"10.0.0.{number}"
-    return {"id": str(number), "device": address, "hostname": None, "ip": address,
+    path = device_link(changes.get("device", address))
+    return {"id": str(number), "device": address, "hostname": None, "ip": address, "path": path,
             "state": "running", "type": "user.1010", "code": 1010, "message": "unpack",
             "steps_failed": 0, "quiet": False, "events": 2, "last": 2,
             "last_event_at": at(1860), "run_began_at": at(0), "state_since": at(0), **changes}
@@ -103,7 +105,7 @@ def a_fleet():
         a_device(40, device=LONG_ADDRESS, ip=LONG_ADDRESS, message=HOSTILE),
         a_device(41, state="x" * 20, type=f"user.{-2**63}", message="y" * 200),
         a_device(42, state="succeeded", steps_failed=12, hostname="web-42"),
-        views.never_view("10.0.0.43", "")]
+        views.never_view("10.0.0.43", "", "/devices/10.0.0.43")]
     shapes = (NESTED, MANY, UNEVEN, BACK, [a_step(0, 10)])
     return devices, {device["device"]: shapes[index % 5] for index, device
                      in enumerate(devices) if device["id"]}
@@ -133,7 +135,7 @@ def show_steps():
     def kind(seconds, **changes):
         return {"code": 1010, "message": "unpack", "running": 1, "failed": 2, "succeeded": 3,
                 "median_seconds": seconds, "longest_seconds": seconds, "slowest": LONG_ADDRESS,
-                "slowest_hostname": None, **changes}
+                "slowest_hostname": None, "slowest_path": device_link(LONG_ADDRESS), **changes}
     kinds = [kind(3.0), kind(259200.0, code=-2**63, message="y" * 200),
              kind(None, slowest=None, message=HOSTILE)]
     return pages.steps_page(kinds, views.meta_view("/steps?", 1, 10, 3), NOW)
@@ -242,7 +244,7 @@ return [...found]"""
 def test_the_whole_row_leads_to_its_device(browser, site, number, width):
     browser.show(f"{site.url}/list", width)
     machine = a_fleet()[0][number]["device"]
-    assert browser.run(ROW, number) == [pages.device_link(machine)]
+    assert browser.run(ROW, number) == [device_link(machine)]
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

@@ -10,6 +10,7 @@ import pytest
 
 from receiver import pages, views
 from receiver.events import time_text
+from receiver.machines import device_link
 
 BEGIN = datetime.datetime(2026, 1, 31, 10, 0, tzinfo=datetime.timezone.utc)
 NOW = BEGIN + datetime.timedelta(hours=1)
@@ -31,9 +32,10 @@ def a_step(begin, end=None, state="succeeded", code=1010, message="unpack", outc
 
 
 def a_device(**changes):
+    path = device_link(changes.get("device", "10.0.0.1"))
     return {"id": "1", "device": "10.0.0.1", "hostname": None, "ip": "10.0.0.1",
             "state": "running", "type": "user.1010", "code": 1010, "message": "unpack",
-            "steps_failed": 0, "quiet": False, "events": 2, "last": 2,
+            "steps_failed": 0, "quiet": False, "events": 2, "last": 2, "path": path,
             "last_event_at": at(1860), "run_began_at": at(0), "state_since": at(0), **changes}
 
 
@@ -43,9 +45,10 @@ def an_event(**changes):
 
 
 def a_kind(**changes):
+    path = device_link(changes.get("slowest", "10.0.0.7") or "")
     return {"code": 1010, "message": "unpack", "running": 1, "failed": 2, "succeeded": 3,
             "median_seconds": 61.0, "longest_seconds": 7200.0, "slowest": "10.0.0.7",
-            "slowest_hostname": None, **changes}
+            "slowest_hostname": None, "slowest_path": path, **changes}
 
 
 def a_meta(path="/?", page=1, total=1):
@@ -275,11 +278,12 @@ def test_the_whole_row_leads_to_its_device():
 
 
 def test_a_machine_that_never_reported_has_a_row_and_no_times():
-    page = show_devices([views.never_view("10.0.0.9", "web-09")])
+    page = show_devices([views.never_view("10.0.0.9", "web-09", "/devices/10.0.0.9")])
     assert '<span class="never">never</span>' in page
     assert ">web-09</a>" in page
     assert ">10.0.0.9</a>" in page
-    assert '>never reported</div>' in show_device(views.never_view("serial-1", "serial-1"))
+    never = views.never_view("serial-1", "serial-1", "/devices/serial-1")
+    assert '>never reported</div>' in show_device(never)
 
 
 @pytest.mark.parametrize("changes, steps, words", [
