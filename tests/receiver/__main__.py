@@ -84,7 +84,7 @@ def parse(argv):
              "SIGHUP reads this and the files of --only again")
     add("--quiet-after", type=seconds, default=QUIET_AFTER, metavar="SECONDS",
         help="a machine that is running is quiet when it has said nothing for so long; "
-             "the next event begins a new run (3600)")
+             "the next event, unless it ends an open step, begins a new run (3600)")
     add("--notify", metavar="URL",
         help="post a message to this address when a machine fails or is quiet")
     add("--notify-on", type=states, default=states("failed,quiet"), metavar="STATES",
