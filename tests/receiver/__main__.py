@@ -63,6 +63,17 @@ def states(text):
     return found
 
 
+def option(read, wanted):
+    """Return a function that reads an option by read, and says what is wanted if it cannot."""
+    def read_or_say(text):
+        try:
+            return read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"invalid value {text!a:.100}: must be {wanted}"
+                                             ) from None
+    return read_or_say
+
+
 def parse(argv):
     """Return the options in argv."""
     parser = argparse.ArgumentParser(
@@ -71,32 +82,37 @@ def parse(argv):
     add = parser.add_argument
     add("--host", default="127.0.0.1", metavar="ADDRESS",
         help="the address to listen on (127.0.0.1); who reaches it can post and read")
-    add("--port", type=int, default=8000, metavar="N",
+    add("--port", type=option(int, "a number"), default=8000, metavar="N",
         help="the port, 0 for a free one (8000)")
     add("--data", metavar="FILE",
         help="keep the events in this file, a database of SQLite; else in memory")
-    add("--keep", type=days, metavar="DAYS", help="delete events that are older")
+    add("--keep", type=option(days, "days, more than 0 and at most 36500"), metavar="DAYS",
+        help="delete events that are older")
     add("--only", nargs="+", metavar="MACHINE",
         help="the machines that are known: addresses, NAMEs, and @FILEs of them; without "
              "it every address and every NAME is one")
     add("--names", metavar="FILE",
         help="names of machines, as in /etc/hosts: an address and a name on each line; "
              "SIGHUP reads this and the files of --only again")
-    add("--quiet-after", type=seconds, default=QUIET_AFTER, metavar="SECONDS",
+    add("--quiet-after", type=option(seconds, "seconds, more than 0"), default=QUIET_AFTER,
+        metavar="SECONDS",
         help="a machine that is running is quiet when it has said nothing for so long; "
              "the next event, unless it ends an open step, begins a new run (3600)")
     add("--notify", metavar="URL",
         help="post a message to this address when a machine fails or is quiet")
-    add("--notify-on", type=states, default=states("failed,quiet"), metavar="STATES",
+    add("--notify-on", type=option(states, "of failed,quiet,succeeded"),
+        default=states("failed,quiet"), metavar="STATES",
         help="of failed, quiet, succeeded, parted by commas (failed,quiet)")
-    add("--host-name", type=host_name, action="append", default=[], metavar="NAME",
+    add("--host-name", type=option(host_name, "a name, without scheme and port"),
+        action="append", default=[], metavar="NAME",
         help="a name by which a browser asks for this receiver, besides its addresses, "
              "localhost and the name of this host; may be given again")
     add("--allow-delete", action="store_true",
         help="let other hosts than this one DELETE machines")
     add("--tls-cert", metavar="FILE", help="serve https with this certificate (PEM)")
     add("--tls-key", metavar="FILE", help="and its key (PEM, without a password)")
-    add("--trust-proxy", type=usual_address, metavar="ADDRESS",
+    add("--trust-proxy", type=option(usual_address, "an address, as 10.0.0.1"),
+        metavar="ADDRESS",
         help="a proxy in front of this receiver: from there the last entry of "
              "X-Forwarded-For is the machine, and X-Forwarded-Proto is believed; it has "
              "to pass on Host")

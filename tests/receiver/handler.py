@@ -438,6 +438,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ValueError as error:
             raise RequestError(400, str(error)) from None
 
+    def paging(self, values, usual):
+        """Return how many things a page has, and how many come before it."""
+        per_page = values.get("per_page", usual)
+        return per_page, (values.get("page", 1) - 1) * per_page
+
     def meta(self, values, per_page, total):
         """Return the paging of a list, whose links keep all other parameters."""
         given = urllib.parse.parse_qsl(self.query, keep_blank_values=True)
@@ -477,14 +482,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if state != "never":
             for machine in self.server.store.devices_in_order(now, state, text):
                 row = self.server.store.device(machine, now)
-                if row is not None:  # it has been deleted
+                if row is not None:  # else it has been deleted meanwhile
                     yield self.device_view(row)
         yield from self.silent_devices(state, text)
 
     def find_devices(self, values, per_page, now):
         """Return how many machines are as wanted, the views of some, and all counts."""
-        per_page = values.get("per_page", per_page)
-        offset = (values.get("page", 1) - 1) * per_page
+        per_page, offset = self.paging(values, per_page)
         state, text = values.get("state"), values.get("q", "")
         store = self.server.store
         total, rows = 0, []
@@ -522,13 +526,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         values = self.parameters(PAGING)
         row = self.find_device(text)
         machine, now = row["machine"], utc_now()
-        per_page = values.get("per_page", EVENTS)
-        total, numbers = self.server.store.numbers(
-            {"machine": machine}, (values.get("page", 1) - 1) * per_page, per_page)
+        per_page, offset = self.paging(values, EVENTS)
+        total, numbers = self.server.store.numbers({"machine": machine}, offset, per_page)
         rows = self.rows(numbers, pages.TEXT + 1)
         self.reply_html(pages.device_page(
-            self.device_view(row),
-            self.steps_of(machine), [views.event_view(row) for row in rows],
+            self.device_view(row), self.steps_of(machine), map(views.event_view, rows),
             self.meta(values, per_page, total), now))
 
     def find_device(self, text):
@@ -581,19 +583,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def fleet(self):
         values = self.parameters(PAGING)
-        per_page = values.get("per_page", ROWS)
+        per_page, offset = self.paging(values, ROWS)
         last = self.server.store.last()
-        total, rows = self.server.store.fleet((values.get("page", 1) - 1) * per_page,
-                                              per_page)
-        machines = self.server.machines
-        kinds = [views.fleet_view(row, row["slowest"] and machines.name(row["slowest"]),
-                                  row["slowest"] and machines.path(row["slowest"]))
-                 for row in rows]
+        total, rows = self.server.store.fleet(offset, per_page)
+        kinds = list(map(self.fleet_view, rows))
         meta = self.meta(values, per_page, total)
         if self.wants_page():
             self.reply_html(pages.steps_page(kinds, meta, utc_now()))
         else:
             self.reply_json(200, {"steps": kinds, "meta": meta, "last": last})
+
+    def fleet_view(self, row):
+        machines, slowest = self.server.machines, row["slowest"]
+        if slowest is None:
+            return views.fleet_view(row, "", "")
+        return views.fleet_view(row, machines.name(slowest), machines.path(slowest))
 
     def wants_page(self):
         return "text/html" in self.headers.get("Accept", "")
@@ -622,10 +626,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise RequestError(400, f"{text:.100}: no address and no name") from None
 
     def show_events(self, values):
-        per_page = values.get("per_page", PER_PAGE)
+        per_page, offset = self.paging(values, PER_PAGE)
         last = self.server.store.last()
-        total, numbers = self.server.store.numbers(
-            self.wanted(values), (values.get("page", 1) - 1) * per_page, per_page)
+        total, numbers = self.server.store.numbers(self.wanted(values), offset, per_page)
         meta = self.meta(values, per_page, total)
         self.reply_parts("application/json", self.json_parts(last, meta, numbers))
 

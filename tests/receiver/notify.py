@@ -32,6 +32,7 @@ class Notifier:
         self.url, self.states, self.own_url = url, states, own_url
         self.store, self.machines, self.warn = store, machines, warn
         self.queue = queue.Queue(QUEUED_MOST)  # (message, since when it is to be sent)
+        self.look_for_quiet()  # the first time ever, it is only noted from when on
         threading.Thread(target=self.work, daemon=True).start()
 
     def note_change(self, change):
@@ -51,7 +52,6 @@ class Notifier:
 
     def work(self):
         """Send what is noted, and look for quiet machines, for ever."""
-        self.look_for_quiet()  # the first time ever, it is only noted from when on
         while True:
             try:
                 message, noted_at = self.queue.get(timeout=LOOK_EVERY)

@@ -380,7 +380,7 @@ class Store:
         if rows and len(rows) == most:
             latest = events.time_of(rows[-1]["last_at"])
             quiet_at = events.time_text(latest + datetime.timedelta(microseconds=1))
-        # Before: the clock was set back, or --quiet-after is longer than it was.
+        # quiet_at < before: the clock was set back, or --quiet-after is longer now.
         if before is None or rows or quiet_at < before:
             writer.execute("UPDATE told SET quiet_at = ?", [quiet_at])
         return [row for row in rows if row["machine"] not in batch]  # it speaks now

@@ -56,7 +56,7 @@ def test_of_large_bodies_the_one_that_takes_longest_makes_room(settings):
 
 
 def test_large_bodies_that_are_quick_all_come_in(settings):
-    settings(LARGE_MOST=2)
+    settings(LARGE_MOST=2, LARGE_PATIENCE=20)
     with Receiver() as receiver:
         assert in_threads(20, lambda number: post(receiver, LARGE)) == [TAKEN] * 20
         assert len(receiver.shown()) == 20

@@ -38,7 +38,7 @@ def asking(path):
 
 
 def message_of(path, body):
-    """Return the message of the one event in the answer to path."""
+    """Return the message of an event in the answer to path."""
     if path.endswith("csv"):
         return body.decode().rstrip("\r\n").rpartition(",")[2]
     answer = json.loads(body.decode())
@@ -62,11 +62,12 @@ def test_many_that_do_not_read_take_little_memory_and_hold_up_nobody(path):
 def test_one_that_does_not_read_makes_room_for_another(path, settings):
     settings(SHOWN_MOST=1, SHOWN_PATIENCE=0.05)
     with Receiver() as receiver:
-        assert post(receiver, LARGE) == TAKEN
+        for _ in range(3):  # more than the sockets hold
+            assert post(receiver, LARGE) == TAKEN
         with asking(path)(receiver) as slow:
             wait_for(lambda: receiver.large_answers._begun_at)
             assert message_of(path, ask(receiver, "GET", path)[1]) == MESSAGE
-            assert len(read_to_end(slow)) < len(LARGE)
+            assert len(read_to_end(slow)) < 2 * len(LARGE)
         wait_for(lambda: not receiver.large_answers._begun_at)
 
 

@@ -81,10 +81,11 @@ def test_a_machine_that_becomes_quiet_is_told_once(settings):
         assert states == ["quiet", "failed"]
 
 
-def test_one_that_is_quiet_is_noted_while_another_message_is_tried_again(settings):
+def test_one_that_is_quiet_is_noted_while_another_message_is_tried_again():
     with Peer(answer(503)) as peer, notifying(peer.url, quiet_after=0.3) as (receiver, _):
         notifier = receiver.store.observers[-1].__self__
         receiver.tell("10.0.0.1", event("failed", 1000))
+        wait_for(lambda: peer.bodies)
         receiver.tell("10.0.0.2", event("running", 1000))
         wait_for(lambda: notifier.queue.qsize() == 1)
         assert {json.loads(body.decode())["device"] for body in peer.bodies} == {"10.0.0.1"}
@@ -162,7 +163,7 @@ def test_no_message_calls_the_whole_channel_of_a_chat():
             "10.0.0.1: failed: &lt;!channel&gt; &amp; it's http://")
 
 
-def test_what_is_not_sent_when_the_receiver_ends_is_told(tmp_path):
+def test_what_is_not_sent_when_the_receiver_ends_is_told():
     with Peer(part(b"")) as peer:
         with ReceiverProcess("--notify", peer.url) as receiver:
             assert post(receiver, FAILURE) == TAKEN

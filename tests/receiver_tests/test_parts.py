@@ -23,9 +23,8 @@ LISTS = {"/events": "event", "/events.csv": "event", "/devices.csv": "device"}
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_list_that_breaks_off_is_not_taken_for_a_whole_one(path, receiver, settings,
-                                                             monkeypatch, capfd):
-    settings(PER_PAGE_MOST=2)
+def test_a_list_that_breaks_off_is_not_taken_for_a_whole_one(path, receiver, monkeypatch,
+                                                             capfd):
     for number in range(3):
         receiver.tell(f"10.0.0.{number}", event("running"))
     monkeypatch.setattr(receiver.store, LISTS[path],

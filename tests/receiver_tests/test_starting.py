@@ -96,4 +96,4 @@ def test_refuses_an_option_that_is_wrong_with_status_2(tmp_path, option, value):
     done = run_receiver(option, value, "--data", str(tmp_path / "events"))
     assert (done.status, done.out) == (2, "")
     assert os.listdir(str(tmp_path)) == []
-    assert f"argument {option}: invalid " in done.err
+    assert f"argument {option}: invalid value {value!r}: must be " in done.err

@@ -157,17 +157,17 @@ def test_nothing_is_missing_or_there_twice_after_ten_kills(tmp_path):
 
 
 def test_an_event_that_was_answered_500_is_not_kept_later(settings):
-    settings(COMMIT_MOST=0.1)
-    with Receiver() as receiver:
+    settings(COMMIT_MOST=1)
+    with Receiver() as receiver, concurrent.futures.ThreadPoolExecutor(1) as pool:
         writer = receiver.store.writers.get()  # as if the disk were busy
         try:
-            waiting = threading.Thread(target=post, args=[receiver])
-            waiting.start()  # this one's transaction begins
-            wait_for(lambda: receiver.answering)
-            waiting.join()
+            first = pool.submit(post, receiver)
+            wait_for(lambda: receiver.answering and receiver.store.queue.empty())
             assert post(receiver)[0] == 500
+            assert first.result(10)[0] == 500  # but its transaction has begun
         finally:
             receiver.store.writers.put(writer)
+        settings(COMMIT_MOST=20)
         receiver.store.check()
         assert len(receiver.shown()) == 1
 
@@ -181,18 +181,20 @@ def test_a_search_that_takes_long_is_ended_and_disturbs_nobody(data, settings, t
     with Receiver(data=data and str(tmp_path / data)) as receiver:
         with pytest.raises(StoreError, match="the search takes too long"), at_most(10):
             receiver.store._read(f"SELECT count(*) FROM ({ENDLESS})")
+        settings(QUERY_MOST=20)
         assert post(receiver) == TAKEN
         assert len(receiver.shown()) == 1
 
 
 def test_events_by_an_id_come_in_while_all_others_search(settings, tmp_path):
-    settings(QUERY_MOST=0.1)
     with Receiver(data=str(tmp_path / "events")) as receiver:
         readers = [receiver.store.readers.get() for _ in range(READERS)]
         try:
             path = f"/devices/{device_id('127.0.0.1')}/events"
             assert ask(receiver, "POST", path, b"{}") == TAKEN
+            settings(QUERY_MOST=0.1)
             status, body = ask(receiver, "GET", "/events")
+            settings(QUERY_MOST=20)
             assert (status, b"too many search the database" in body) == (500, True)
         finally:
             for reader in readers:
